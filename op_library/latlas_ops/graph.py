@@ -1,0 +1,228 @@
+"""The primitive graph: what every op lowers to, and what every model writer reads.
+
+An op or block (`latlas_ops.kinds`) lowers to a handful of primitive nodes. Shape inference, costs
+and the model writers all walk these nodes, so a kind is described exactly once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from latlas_ops.errors import InvalidInputError
+from latlas_ops.opspec import Shape
+
+INPUT_TENSOR = "input"
+OUTPUT_TENSOR = "output"
+
+ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
+PRIMITIVES = (
+    "conv",
+    "linear",
+    "relu",
+    "relu6",
+    "hswish",
+    "hsigmoid",
+    "max_pool",
+    "avg_pool",
+    "global_avg_pool",
+    "flatten",
+    "add",
+    "mul",
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A weight tensor that a node needs; `name` is its key in a weight mapping."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Node:
+    """One primitive. Its output tensor carries the node's name (the last one's is `output`).
+
+    Attributes:
+        primitive: one of `PRIMITIVES`.
+        name: `p<position>/<digest of the op>/<part>`: a node name carries its subject.
+        position: position of the op in the network.
+        inputs: names of the input tensors.
+        output: name of the output tensor.
+        shape: output shape without the batch axis.
+        attributes: integers such as `kernel`, `stride`, `padding`, `groups`.
+        parameters: weight first, then bias, where the primitive has them.
+    """
+
+    primitive: str
+    name: str
+    position: int
+    inputs: tuple[str, ...]
+    output: str
+    shape: Shape
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    parameters: tuple[Parameter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Primitive nodes in execution order, from the tensor `input` to the tensor `output`."""
+
+    input_shape: Shape
+    nodes: tuple[Node, ...]
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the output without the batch axis."""
+        return self.nodes[-1].shape
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every weight tensor once, in execution order."""
+        for node in self.nodes:
+            yield from node.parameters
+
+    def tensor_positions(self) -> dict[str, int]:
+        """Which op of the network produced a tensor: output tensor name → position."""
+        return {node.output: node.position for node in self.nodes}
+
+    def releases(self) -> tuple[tuple[str, ...], ...]:
+        """Per node, the tensors that nobody reads after it; `output` is never among them."""
+        last_use: dict[str, int] = {}
+        for index, node in enumerate(self.nodes):
+            last_use.update(dict.fromkeys((node.output, *node.inputs), index))
+        dying: list[list[str]] = [[] for _ in self.nodes]
+        for tensor, index in last_use.items():
+            if tensor != OUTPUT_TENSOR:
+                dying[index].append(tensor)
+        return tuple(tuple(tensors) for tensors in dying)
+
+
+@dataclass
+class GraphBuilder:
+    """Collects the nodes of one op after another; shapes are inferred as nodes are added."""
+
+    nodes: list[Node] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    position: int = 0
+    digest: str = ""
+
+    def begin(self, position: int, digest: str) -> None:
+        """The nodes that follow belong to the op at `position`."""
+        self.position, self.digest = position, digest
+
+    def shape(self, tensor: str) -> Shape:
+        """Shape of a tensor that is already there, without the batch axis."""
+        return self.shapes[tensor]
+
+    def _add(
+        self,
+        primitive: str,
+        part: str,
+        inputs: tuple[str, ...],
+        shape: Shape,
+        *,
+        attributes: Mapping[str, int] | None = None,
+        parameters: tuple[Parameter, ...] = (),
+    ) -> str:
+        name = f"p{self.position:03d}/{self.digest}/{part}"
+        if name in self.shapes:
+            raise InvalidInputError(f"two nodes of one op are called {part!r}")
+        node = Node(
+            primitive, name, self.position, inputs, name, shape, dict(attributes or {}), parameters
+        )
+        self.nodes.append(node)
+        self.shapes[name] = shape
+        return name
+
+    def _parameter(self, part: str, role: str, shape: Shape) -> Parameter:
+        return Parameter(f"{self.position}.{part}.{role}", shape)
+
+    def conv(
+        self,
+        part: str,
+        tensor: str,
+        out_channels: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+    ) -> str:
+        """Convolution with bias, padding `kernel // 2` on every side (as torch, not TF's SAME)."""
+        channels, height, width = self.shape(tensor)
+        if channels % groups or out_channels % groups:
+            raise InvalidInputError(
+                f"{part}: {groups} groups do not divide {channels} into {out_channels} channels"
+            )
+        padding = kernel // 2
+        size = ((length + 2 * padding - kernel) // stride + 1 for length in (height, width))
+        weight = self._parameter(
+            part, "weight", (out_channels, channels // groups, kernel, kernel)
+        )
+        return self._add(
+            "conv",
+            part,
+            (tensor,),
+            (out_channels, *size),
+            attributes={"kernel": kernel, "stride": stride, "padding": padding, "groups": groups},
+            parameters=(weight, self._parameter(part, "bias", (out_channels,))),
+        )
+
+    def linear(self, part: str, tensor: str, out_features: int) -> str:
+        """Fully connected layer with bias on a vector `(features,)`."""
+        (features,) = self.shape(tensor)
+        return self._add(
+            "linear",
+            part,
+            (tensor,),
+            (out_features,),
+            parameters=(
+                self._parameter(part, "weight", (out_features, features)),
+                self._parameter(part, "bias", (out_features,)),
+            ),
+        )
+
+    def activation(self, part: str, tensor: str, kind: str) -> str:
+        """Element-wise activation; `none` adds no node and returns `tensor`."""
+        if kind == "none":
+            return tensor
+        return self._add(kind, part, (tensor,), self.shape(tensor))
+
+    def pool(self, part: str, tensor: str, mode: str, kernel: int, stride: int) -> str:
+        """Max or average pooling, padding `kernel // 2`; average excludes the padding."""
+        channels, *lengths = self.shape(tensor)
+        padding = kernel // 2
+        size = ((length + 2 * padding - kernel) // stride + 1 for length in lengths)
+        return self._add(
+            f"{mode}_pool",
+            part,
+            (tensor,),
+            (channels, *size),
+            attributes={"kernel": kernel, "stride": stride, "padding": padding},
+        )
+
+    def global_avg_pool(self, part: str, tensor: str) -> str:
+        """Mean over height and width: `(c, h, w)` → `(c, 1, 1)`."""
+        return self._add("global_avg_pool", part, (tensor,), (self.shape(tensor)[0], 1, 1))
+
+    def flatten(self, part: str, tensor: str) -> str:
+        """All axes but the batch into one."""
+        return self._add("flatten", part, (tensor,), (math.prod(self.shape(tensor)),))
+
+    def add(self, part: str, left: str, right: str) -> str:
+        """Element-wise sum of two tensors of one shape."""
+        if self.shape(left) != self.shape(right):
+            raise InvalidInputError(
+                f"{part}: cannot add {self.shape(left)} and {self.shape(right)}"
+            )
+        return self._add("add", part, (left, right), self.shape(left))
+
+    def scale(self, part: str, tensor: str, channel_scale: str) -> str:
+        """Product of `(c, h, w)` with a scale per channel `(c, 1, 1)`."""
+        return self._add("mul", part, (tensor, channel_scale), self.shape(tensor))
+
+    def finish(self) -> Graph:
+        """The graph; the last node's output tensor is renamed to `output`."""
+        *body, last = self.nodes
+        return Graph(self.shapes[INPUT_TENSOR], (*body, replace(last, output=OUTPUT_TENSOR)))
