@@ -1,0 +1,26 @@
+"""What a measurement is: devices, targets, visits and their statistics. Light: numpy only."""
+
+from latlas_latency.measurement.device import Device, RuntimeCapability
+from latlas_latency.measurement.target import Target
+from latlas_latency.measurement.visit import (
+    MODES,
+    PLAIN,
+    PROFILED,
+    WHOLE_NETWORK,
+    Conditions,
+    Series,
+    Visit,
+)
+
+__all__ = [
+    "MODES",
+    "PLAIN",
+    "PROFILED",
+    "WHOLE_NETWORK",
+    "Conditions",
+    "Device",
+    "RuntimeCapability",
+    "Series",
+    "Target",
+    "Visit",
+]

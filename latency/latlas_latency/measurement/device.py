@@ -1,0 +1,105 @@
+"""`Device`: one board and what its agent can run on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latlas_ops.errors import RuntimeUnavailableError
+
+from latlas_latency.measurement.target import Target
+
+
+@dataclass(frozen=True)
+class RuntimeCapability:
+    """What one runtime plug-in offers on a device.
+
+    Attributes:
+        runtime: name of the plug-in, for example `onnxruntime`.
+        version: exact version of the runtime.
+        providers: execution providers or delegates.
+        precisions: precisions it computes in.
+        graph_levels: graph-optimisation levels it offers.
+        program_formats: formats of programs it loads, for example `onnx`.
+        per_node_times: whether it can time single nodes of a network.
+    """
+
+    runtime: str
+    version: str
+    providers: tuple[str, ...]
+    precisions: tuple[str, ...]
+    graph_levels: tuple[str, ...]
+    program_formats: tuple[str, ...]
+    per_node_times: bool
+
+
+@dataclass(frozen=True)
+class Device:
+    """One board.
+
+    Attributes:
+        device_id: minted once and kept on the board.
+        fingerprint: hash over serial number and hardware addresses.
+        device_model: what equal boards share.
+        host_name: for people.
+        operating_system: name and release.
+        architecture: instruction set, for example `x86_64`.
+        n_cores: cores the agent may use.
+        memory_bytes: physical memory.
+        power_mode: the board's power mode, `default` where it has only one.
+        runtimes: what can be run.
+    """
+
+    device_id: str
+    fingerprint: str
+    device_model: str
+    host_name: str
+    operating_system: str
+    architecture: str
+    n_cores: int
+    memory_bytes: int
+    power_mode: str
+    runtimes: tuple[RuntimeCapability, ...]
+
+    def require_capable(self, target: Target) -> RuntimeCapability:
+        """The capability that serves a target.
+
+        Raises:
+            RuntimeUnavailableError: this device cannot serve it; the message names the field.
+        """
+        where = f"device {self.device_id} ({self.device_model})"
+        for field, have, wanted in (
+            ("device_model", self.device_model, target.device_model),
+            ("power_mode", self.power_mode, target.power_mode),
+        ):
+            if have != wanted:
+                raise RuntimeUnavailableError(
+                    f"target {target.name!r} needs {field} {wanted!r}; {where} has {have!r}"
+                )
+        named = [found for found in self.runtimes if found.runtime == target.runtime]
+        if not named:
+            offered = ", ".join(found.runtime for found in self.runtimes) or "none"
+            raise RuntimeUnavailableError(
+                f"target {target.name!r} needs runtime {target.runtime!r}; {where} offers: {offered}"
+            )
+        capability = named[0]
+        if capability.version != target.runtime_version:
+            raise RuntimeUnavailableError(
+                f"target {target.name!r} needs {target.runtime} {target.runtime_version}; "
+                f"{where} has {capability.version}"
+            )
+        for field, offers, value in (
+            ("provider", capability.providers, target.provider),
+            ("precision", capability.precisions, target.precision),
+            ("graph_level", capability.graph_levels, target.graph_level),
+        ):
+            if value not in offers:
+                raise RuntimeUnavailableError(
+                    f"target {target.name!r} needs {field} {value!r}; {target.runtime} on {where} "
+                    f"offers: {', '.join(offers)}"
+                )
+        beyond = [core for core in target.cores if core >= self.n_cores]
+        if beyond:
+            raise RuntimeUnavailableError(
+                f"target {target.name!r} pins core {beyond[0]}; {where} has {self.n_cores} cores"
+            )
+        return capability

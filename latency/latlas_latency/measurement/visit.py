@@ -1,0 +1,132 @@
+"""`Visit`: the unit that is measured, reported and stored. Raw samples; statistics are derived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from latlas_ops.errors import InvalidInputError
+from numpy.typing import NDArray
+
+PLAIN = "plain"
+PROFILED = "profiled"
+MODES = (PLAIN, PROFILED)
+
+WHOLE_NETWORK = "network"
+"""Label of the series that times a whole inference."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The state of the device around one visit; None where the device does not say.
+
+    Attributes:
+        clock_mhz: mean clock of the cores in use.
+        temperature_celsius: hottest sensor.
+        throttled: whether the device reduced its clock during the visit.
+        load_1min: the operating system's load average.
+        other_cpu_share: share of all cores' time that others used during the visit, 0 to 1.
+        available_memory_bytes: memory still to be had.
+        governor: frequency governor.
+    """
+
+    clock_mhz: float | None = None
+    temperature_celsius: float | None = None
+    throttled: bool | None = None
+    load_1min: float | None = None
+    other_cpu_share: float | None = None
+    available_memory_bytes: int | None = None
+    governor: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Raw samples of one thing: the whole network, or one node of the runtime's own graph.
+
+    Attributes:
+        label: `WHOLE_NETWORK`, or the name of the program's tensor that the node belongs to
+            (its own output, or the nearest the runtime kept); empty where it cannot be said.
+        node: the runtime's name and type of the node, for people; empty for whole networks.
+        samples_ns: `(n_runs,)` int64, one duration per timed inference, in order.
+    """
+
+    label: str
+    samples_ns: NDArray[np.int64]
+    node: str = ""
+
+    def __post_init__(self) -> None:
+        samples = np.ascontiguousarray(self.samples_ns, dtype=np.int64)
+        if samples.ndim != 1 or not samples.size:
+            raise InvalidInputError(f"series {self.label!r}: needs at least one sample")
+        if samples.min() < 0:
+            raise InvalidInputError(f"series {self.label!r}: negative duration {samples.min()} ns")
+        samples.setflags(write=False)
+        object.__setattr__(self, "samples_ns", samples)
+
+    def packed(self) -> bytes:
+        """Samples as little-endian int64, the form in which they travel and are stored."""
+        return self.samples_ns.astype("<i8").tobytes()
+
+    @classmethod
+    def unpack(cls, label: str, packed: bytes, node: str = "") -> Series:
+        """The series of `packed`; raises `InvalidInputError` on a broken length."""
+        if len(packed) % 8:
+            raise InvalidInputError(f"series {label!r}: {len(packed)} bytes are not whole int64s")
+        return cls(label, np.frombuffer(packed, dtype="<i8"), node)
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One program on one device in one round. Validated at birth, never changed or thrown away.
+
+    Attributes:
+        task_id: the task that this visit belongs to.
+        device_id: the board.
+        round: round number within the task, from 0.
+        mode: `PLAIN`, or `PROFILED` with per-node times.
+        started_ns: Unix time at the first timed inference.
+        duration_ns: monotonic time from the first timed inference to the end of the last.
+        warmup_runs: inferences run before, not timed.
+        series: the whole network's series first; profiled visits add one per node. All have
+            the same number of samples.
+        conditions: state of the device.
+    """
+
+    task_id: str
+    device_id: str
+    round: int
+    mode: str
+    started_ns: int
+    duration_ns: int
+    warmup_runs: int
+    series: tuple[Series, ...]
+    conditions: Conditions = field(default_factory=Conditions)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InvalidInputError(f"visit of {self.task_id}: mode {self.mode!r} is unknown")
+        if self.round < 0:
+            raise InvalidInputError(f"visit of {self.task_id}: round {self.round} is negative")
+        if not self.series or self.series[0].label != WHOLE_NETWORK:
+            raise InvalidInputError(f"visit of {self.task_id}: the whole network comes first")
+        if self.mode == PLAIN and len(self.series) > 1:
+            raise InvalidInputError(f"visit of {self.task_id}: a plain visit has one series")
+        n_runs = len(self.series[0].samples_ns)
+        for series in self.series:
+            if len(series.samples_ns) != n_runs:
+                raise InvalidInputError(
+                    f"visit of {self.task_id}: series {series.label!r} has "
+                    f"{len(series.samples_ns)} samples, the whole network {n_runs}"
+                )
+        if self.series[0].samples_ns.min() <= 0:
+            raise InvalidInputError(f"visit of {self.task_id}: an inference took no time")
+
+    @property
+    def network_ns(self) -> NDArray[np.int64]:
+        """Samples of the whole network, `(n_runs,)` int64."""
+        return self.series[0].samples_ns
+
+    @property
+    def nodes(self) -> tuple[Series, ...]:
+        """Series of the nodes; empty for a plain visit."""
+        return self.series[1:]

@@ -1,0 +1,164 @@
+"""Measurement values to and from their messages: the one place where they meet the wire."""
+
+from __future__ import annotations
+
+from latlas_ops.errors import InvalidInputError
+from latlas_protos.v1 import measurement_pb2 as pb
+
+from latlas_latency.measurement.device import Device, RuntimeCapability
+from latlas_latency.measurement.target import Target
+from latlas_latency.measurement.visit import Conditions, Series, Visit
+
+_CONDITION_FIELDS = (
+    "clock_mhz",
+    "temperature_celsius",
+    "throttled",
+    "load_1min",
+    "other_cpu_share",
+    "available_memory_bytes",
+    "governor",
+)
+
+
+def target_to_message(target: Target) -> pb.Target:
+    """A target as a message."""
+    return pb.Target(
+        name=target.name,
+        device_model=target.device_model,
+        runtime=target.runtime,
+        runtime_version=target.runtime_version,
+        provider=target.provider,
+        power_mode=target.power_mode,
+        execution=target.execution,
+        precision=target.precision,
+        graph_level=target.graph_level,
+        threads=target.threads,
+        cores=target.cores,
+        batch=target.batch,
+        allow_fallback=target.allow_fallback,
+    )
+
+
+def target_from_message(message: pb.Target) -> Target:
+    """The target of a message; raises `InvalidInputError` if a field is off."""
+    return Target(
+        name=message.name,
+        device_model=message.device_model,
+        runtime=message.runtime,
+        runtime_version=message.runtime_version,
+        provider=message.provider,
+        power_mode=message.power_mode,
+        execution=message.execution,
+        precision=message.precision,
+        graph_level=message.graph_level,
+        threads=message.threads,
+        cores=tuple(message.cores),
+        batch=message.batch,
+        allow_fallback=message.allow_fallback,
+    )
+
+
+def visit_to_message(visit: Visit) -> pb.Visit:
+    """A visit as a message; samples packed."""
+    known = {
+        name: value
+        for name in _CONDITION_FIELDS
+        if (value := getattr(visit.conditions, name)) is not None
+    }
+    return pb.Visit(
+        task_id=visit.task_id,
+        device_id=visit.device_id,
+        round=visit.round,
+        mode=visit.mode,
+        started_ns=visit.started_ns,
+        duration_ns=visit.duration_ns,
+        warmup_runs=visit.warmup_runs,
+        series=[
+            pb.Series(label=series.label, node=series.node, packed_samples_ns=series.packed())
+            for series in visit.series
+        ],
+        conditions=pb.Conditions(**known),
+    )
+
+
+def visit_from_message(message: pb.Visit) -> Visit:
+    """The visit of a message; raises `InvalidInputError` if it is not a valid one."""
+    conditions = Conditions(
+        **{
+            name: getattr(message.conditions, name)
+            for name in _CONDITION_FIELDS
+            if message.conditions.HasField(name)  # type: ignore[arg-type]
+        }
+    )
+    if not message.task_id or not message.device_id:
+        raise InvalidInputError("a visit must name its task and its device")
+    return Visit(
+        task_id=message.task_id,
+        device_id=message.device_id,
+        round=message.round,
+        mode=message.mode,
+        started_ns=message.started_ns,
+        duration_ns=message.duration_ns,
+        warmup_runs=message.warmup_runs,
+        series=tuple(
+            Series.unpack(series.label, series.packed_samples_ns, series.node)
+            for series in message.series
+        ),
+        conditions=conditions,
+    )
+
+
+def device_to_message(device: Device) -> pb.Device:
+    """A device as a message."""
+    return pb.Device(
+        device_id=device.device_id,
+        fingerprint=device.fingerprint,
+        device_model=device.device_model,
+        host_name=device.host_name,
+        operating_system=device.operating_system,
+        architecture=device.architecture,
+        n_cores=device.n_cores,
+        memory_bytes=device.memory_bytes,
+        power_mode=device.power_mode,
+        runtimes=[
+            pb.RuntimeCapability(
+                runtime=found.runtime,
+                version=found.version,
+                providers=found.providers,
+                precisions=found.precisions,
+                graph_levels=found.graph_levels,
+                program_formats=found.program_formats,
+                per_node_times=found.per_node_times,
+            )
+            for found in device.runtimes
+        ],
+    )
+
+
+def device_from_message(message: pb.Device) -> Device:
+    """The device of a message; raises `InvalidInputError` if it has no identity."""
+    if not message.device_id or not message.device_model:
+        raise InvalidInputError("a device must have a device_id and a device_model")
+    return Device(
+        device_id=message.device_id,
+        fingerprint=message.fingerprint,
+        device_model=message.device_model,
+        host_name=message.host_name,
+        operating_system=message.operating_system,
+        architecture=message.architecture,
+        n_cores=message.n_cores,
+        memory_bytes=message.memory_bytes,
+        power_mode=message.power_mode,
+        runtimes=tuple(
+            RuntimeCapability(
+                runtime=found.runtime,
+                version=found.version,
+                providers=tuple(found.providers),
+                precisions=tuple(found.precisions),
+                graph_levels=tuple(found.graph_levels),
+                program_formats=tuple(found.program_formats),
+                per_node_times=found.per_node_times,
+            )
+            for found in message.runtimes
+        ),
+    )
