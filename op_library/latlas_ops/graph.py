@@ -157,9 +157,7 @@ class GraphBuilder:
             )
         padding = kernel // 2
         size = ((length + 2 * padding - kernel) // stride + 1 for length in (height, width))
-        weight = self._parameter(
-            part, "weight", (out_channels, channels // groups, kernel, kernel)
-        )
+        weight = self._parameter(part, "weight", (out_channels, channels // groups, kernel, kernel))
         return self._add(
             "conv",
             part,

@@ -256,9 +256,7 @@ def _checked(kind: str, name: str, value: object, attribute: Attribute) -> Attri
     elif attribute.type is int:
         if isinstance(value, int) and not isinstance(value, bool):
             if value < attribute.minimum:
-                raise InvalidInputError(
-                    f"{kind}: {name}={value} is less than {attribute.minimum}"
-                )
+                raise InvalidInputError(f"{kind}: {name}={value} is less than {attribute.minimum}")
             return value
     elif isinstance(value, str):
         if attribute.choices and value not in attribute.choices:
@@ -266,9 +264,7 @@ def _checked(kind: str, name: str, value: object, attribute: Attribute) -> Attri
                 f"{kind}: {name}={value!r} is not one of {', '.join(attribute.choices)}"
             )
         return value
-    raise InvalidInputError(
-        f"{kind}: {name} must be {attribute.type.__name__}, not {value!r}"
-    )
+    raise InvalidInputError(f"{kind}: {name} must be {attribute.type.__name__}, not {value!r}")
 
 
 def output_shapes(op: OpSpec) -> tuple[Shape, ...]:

@@ -43,15 +43,18 @@ class Network:
         if NETWORK_INPUT not in read:
             raise InvalidInputError("no op of the network reads its input")
         for position, (op, sources) in enumerate(zip(self.ops, self.wiring, strict=True)):
-            who = f"op {position} ({op.kind})"
             if len(sources) != len(op.inputs):
-                raise InvalidInputError(f"{who} takes {len(op.inputs)} inputs, not {len(sources)}")
+                raise InvalidInputError(
+                    f"op {position} ({op.kind}) takes {len(op.inputs)} inputs, not {len(sources)}"
+                )
             for source, shape in zip(sources, op.inputs, strict=True):
-                self._check_source(who, position, source, shape)
-            if position not in read and position != len(self.ops) - 1:
-                raise InvalidInputError(f"nobody reads the output of {who}")
+                self._check_source(position, source, shape)
+        for position, op in enumerate(self.ops[:-1]):
+            if position not in read:
+                raise InvalidInputError(f"nobody reads the output of op {position} ({op.kind})")
 
-    def _check_source(self, who: str, position: int, source: int, shape: Shape) -> None:
+    def _check_source(self, position: int, source: int, shape: Shape) -> None:
+        who = f"op {position} ({self.ops[position].kind})"
         if not NETWORK_INPUT <= source < position:
             raise InvalidInputError(f"{who} reads from {source}, which is not before it")
         given = self.input_shape if source == NETWORK_INPUT else self.ops[source].outputs[0]

@@ -198,14 +198,15 @@ class SearchSpace(ABC):
         for arch in archs:
             self._require_own(arch)
             rows.append(arch.genes)
-        array = np.array(rows, dtype=np.int64).reshape(len(rows), len(self.genes))
+        try:
+            array = np.array(rows, dtype=np.int64).reshape(len(rows), len(self.genes))
+        except OverflowError as error:
+            raise InvalidInputError(f"a choice index is too large: {error}") from error
         return ArchBatch(self, self.canonical(array))
 
     def archs(self, batch: ArchBatch) -> list[ArchConfig]:
         """The rows of a batch as values."""
-        return [
-            ArchConfig(self.name, self.version, tuple(row)) for row in batch.genes.tolist()
-        ]
+        return [ArchConfig(self.name, self.version, tuple(row)) for row in batch.genes.tolist()]
 
     def arch_from_json(self, text: str) -> ArchConfig:
         """The architecture of `ArchConfig.to_json`, checked against this space.

@@ -58,6 +58,9 @@ class MobileSpace(SearchSpace):
     Genes, in order: `resolution`; per stage `stage<i>.width` (only with several widths) and
     `stage<i>.depth`; per layer `stage<i>.layer<j>.kernel` and `.expansion` (each only with
     several choices). Slots: `stem`, every possible layer, `head`.
+
+    Raises:
+        InvalidInputError: choices that do not rise, no stages, a depth below 1, an even kernel.
     """
 
     def __init__(
@@ -87,6 +90,12 @@ class MobileSpace(SearchSpace):
         ):
             if not choices or list(choices) != sorted(set(choices)):
                 raise InvalidInputError(f"space {name!r}: {label} must be rising, got {choices}")
+        if not stages:
+            raise InvalidInputError(f"space {name!r} needs at least one stage")
+        if depths[0] < 1:
+            raise InvalidInputError(f"space {name!r}: depths start at 1, got {depths}")
+        if any(kernel % 2 == 0 for kernel in kernels):
+            raise InvalidInputError(f"space {name!r}: kernels must be odd, got {kernels}")
         self.name, self.version = name, version
         self.in_channels, self.classes = in_channels, classes
         self.resolutions, self.stages = tuple(resolutions), tuple(stages)

@@ -1,0 +1,127 @@
+"""What ops, networks and architectures cost on paper: MACs, parameters, memory.
+
+Counted on the primitive graph, so that costs speak of the same nodes that the model writers write.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_ops.graph import INPUT_TENSOR, Graph, Node
+from latlas_ops.lowering import lower
+from latlas_ops.network import NETWORK_INPUT, Network
+from latlas_ops.opspec import OpSpec
+from latlas_ops.space import ArchBatch, SearchSpace
+
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+_INT8_BIAS_BYTES = 4
+_IN_PLACE = ("relu", "relu6", "hswish", "hsigmoid", "add", "mul", "flatten")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one op or network at batch 1.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and linear layers; other nodes count nothing.
+        parameters: number of weights, biases included, batch norm folded.
+        weight_bytes: their size in the ops' dtypes; biases of int8 ops are stored as int32.
+        activation_bytes: peak size of the tensors that are alive at one time. A tensor lives from
+            the node that writes it (the input: from the start) to the last node that reads it.
+            An element-wise node writes over an input that dies there, as runtimes do.
+    """
+
+    macs: int
+    parameters: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class BatchCosts:
+    """Costs of `n_archs` architectures, every array `(n_archs,)` int64; fields as in `Cost`."""
+
+    macs: NDArray[np.int64]
+    parameters: NDArray[np.int64]
+    weight_bytes: NDArray[np.int64]
+    activation_bytes: NDArray[np.int64]
+
+
+def op_cost(op: OpSpec) -> Cost:
+    """Cost of one op or block on its own."""
+    return network_cost(Network.chain([op]))
+
+
+def network_cost(network: Network) -> Cost:
+    """Cost of a network; its activations are those of the whole, not the sum over ops."""
+    graph = lower(network)
+    return Cost(
+        macs=sum(_macs(node) for node in graph.nodes),
+        parameters=sum(math.prod(parameter.shape) for parameter in graph.parameters()),
+        weight_bytes=sum(_weight_bytes(node, network) for node in graph.nodes),
+        activation_bytes=_peak_activation_bytes(graph, network),
+    )
+
+
+def space_costs(batch: ArchBatch) -> BatchCosts:
+    """Costs of many architectures of one space, gathered from the costs of its ops.
+
+    Equal to `network_cost` of every architecture: ops of a space stand in a chain, so nothing but
+    an op's own tensors is alive while it runs, and the peak of a network is that of its worst op.
+    """
+    entries = batch.space.entry_indices(batch)
+    costs = _entry_costs(batch.space)
+    macs, parameters, weight_bytes, activation_bytes = (costs[:, i][entries] for i in range(4))
+    return BatchCosts(
+        macs=macs.sum(axis=1),
+        parameters=parameters.sum(axis=1),
+        weight_bytes=weight_bytes.sum(axis=1),
+        activation_bytes=activation_bytes.max(axis=1),
+    )
+
+
+@lru_cache(maxsize=16)
+def _entry_costs(space: SearchSpace) -> NDArray[np.int64]:
+    """Fields of `Cost` per distinct op, `(n_entries + 1, 4)`; row `INACTIVE` is an empty slot."""
+    rows = [astuple(op_cost(op)) for op in space.slot_entries.ops]
+    return np.array([*rows, (0, 0, 0, 0)], dtype=np.int64)
+
+
+def _macs(node: Node) -> int:
+    if not node.parameters:
+        return 0
+    return math.prod(node.parameters[0].shape) * math.prod(node.shape[1:])
+
+
+def _weight_bytes(node: Node, network: Network) -> int:
+    if not node.parameters:
+        return 0
+    dtype = network.ops[node.position].dtype
+    weight, bias = (math.prod(parameter.shape) for parameter in node.parameters)
+    item = _ITEM_BYTES[dtype]
+    return weight * item + bias * (_INT8_BIAS_BYTES if dtype == "int8" else item)
+
+
+def _peak_activation_bytes(graph: Graph, network: Network) -> int:
+    first_reader = next(
+        op
+        for op, sources in zip(network.ops, network.wiring, strict=True)
+        if NETWORK_INPUT in sources
+    )
+    size = {INPUT_TENSOR: math.prod(graph.input_shape) * _ITEM_BYTES[first_reader.dtype]}
+    alive = peak = size[INPUT_TENSOR]
+    for node, dying in zip(graph.nodes, graph.releases(), strict=True):
+        item = _ITEM_BYTES[network.ops[node.position].dtype]
+        size[node.output] = written = math.prod(node.shape) * item
+        reused = node.primitive in _IN_PLACE and any(
+            tensor in dying and size[tensor] == written for tensor in node.inputs
+        )
+        alive += written
+        peak = max(peak, alive - written if reused else alive)
+        alive -= sum(size[tensor] for tensor in dying)
+    return peak

@@ -1,0 +1,93 @@
+"""Weights of a primitive graph: what they must look like, and random ones that behave well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_ops.errors import InvalidInputError
+from latlas_ops.graph import INPUT_TENSOR, Graph, Node
+
+Weights = Mapping[str, NDArray[np.float32]]
+"""Parameter name → float32 array of the parameter's shape."""
+
+_BIAS_STD = 0.1
+
+_ACTIVATION_GAINS: Mapping[str, float] = {
+    "relu": 0.5,
+    "relu6": 0.5,
+    "hswish": 0.3316,
+    "hsigmoid": 0.2776,
+}
+"""Second moment of an activation's output where its input is standard normal."""
+
+
+def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    """Random weights that keep the scale of the signal through any depth.
+
+    Every convolution and linear layer answers with unit variance to an input that is itself of
+    unit variance: He et al. (ICCV 2015, section 2.2), with the second moment of each tensor
+    followed through activations, gates and residual sums instead of the constant 2 of plain ReLU
+    networks. Biases are small and not zero, so that no tensor is trivially zero.
+
+    Args:
+        graph: the primitive graph.
+        rng: the source of randomness; equal generators give equal weights.
+
+    Returns:
+        One float32 array per parameter of the graph, in execution order.
+    """
+    moments = {INPUT_TENSOR: 1.0}
+    weights: dict[str, NDArray[np.float32]] = {}
+    for node in graph.nodes:
+        inputs = [moments[tensor] for tensor in node.inputs]
+        if node.parameters:
+            weight, bias = node.parameters
+            fan_in = math.prod(weight.shape[1:])
+            scale = np.float32(1.0 / math.sqrt(fan_in * inputs[0]))
+            weights[weight.name] = rng.standard_normal(weight.shape, dtype=np.float32) * scale
+            weights[bias.name] = rng.standard_normal(bias.shape, dtype=np.float32) * np.float32(
+                _BIAS_STD
+            )
+        moments[node.output] = _second_moment(node, inputs)
+    return weights
+
+
+def _second_moment(node: Node, inputs: list[float]) -> float:
+    """Estimated mean square of a node's output from those of its inputs.
+
+    Pooling is taken to keep it; averaging really shrinks it somewhat, the same in every network.
+    """
+    if node.parameters:
+        return 1.0 + _BIAS_STD**2
+    if node.primitive in _ACTIVATION_GAINS:
+        return inputs[0] * _ACTIVATION_GAINS[node.primitive]
+    if node.primitive == "add":
+        return sum(inputs)
+    return math.prod(inputs)
+
+
+def check_weights(graph: Graph, weights: Weights) -> None:
+    """Checks that `weights` holds exactly the parameters of `graph`.
+
+    Raises:
+        InvalidInputError: a tensor is missing, surplus, mis-shaped or not float32; it is named.
+    """
+    shapes = {parameter.name: parameter.shape for parameter in graph.parameters()}
+    for name, shape in shapes.items():
+        if name not in weights:
+            raise InvalidInputError(f"weight {name!r} of shape {shape} is missing")
+        if weights[name].shape != shape:
+            raise InvalidInputError(
+                f"weight {name!r} has shape {weights[name].shape}, the network needs {shape}"
+            )
+        if weights[name].dtype != np.float32:
+            raise InvalidInputError(
+                f"weight {name!r} is {weights[name].dtype}, the network needs float32"
+            )
+    surplus = sorted(set(weights) - set(shapes))
+    if surplus:
+        raise InvalidInputError(f"weight {surplus[0]!r} belongs to no op of the network")

@@ -1,0 +1,135 @@
+"""The primitive graph as `torch.nn.Module`s. Imports torch: load it through `torch_writer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.weights import Weights
+
+
+class Add(nn.Module):
+    """Element-wise sum."""
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Sum of two tensors `(n, c, h, w)`."""
+        return left + right
+
+
+class Mul(nn.Module):
+    """Element-wise product."""
+
+    def forward(self, tensor: Tensor, scale: Tensor) -> Tensor:
+        """Product of `(n, c, h, w)` with a scale per channel `(n, c, 1, 1)`."""
+        return tensor * scale
+
+
+class OpModule(nn.Module):
+    """One op: its nodes as children, each named by its part, for example `depthwise`.
+
+    Attributes:
+        sources: names of the graph's tensors that `forward` takes.
+        result: name of the tensor that it returns.
+    """
+
+    def __init__(self, nodes: Sequence[Node], dying: Sequence[Sequence[str]]) -> None:
+        """The nodes of the op, and per node the tensors that nobody reads after it."""
+        super().__init__()
+        written = {node.output for node in nodes}
+        read = dict.fromkeys(tensor for node in nodes for tensor in node.inputs)
+        self.sources = tuple(tensor for tensor in read if tensor not in written)
+        self.result = nodes[-1].output
+        self._steps = [
+            (node.inputs, node.output, tuple(last)) for node, last in zip(nodes, dying, strict=True)
+        ]
+        for node in nodes:
+            self.add_module(node.name.rpartition("/")[2], _MODULES[node.primitive](node))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The op's output for the tensors named in `sources`."""
+        tensors = dict(zip(self.sources, inputs, strict=True))
+        for node, (read, written, dying) in zip(self.children(), self._steps, strict=True):
+            tensors[written] = node(*(tensors[name] for name in read))
+            for name in dying:
+                del tensors[name]
+        return tensors[self.result]
+
+
+class NetworkModule(nn.Module):
+    """A network: one `OpModule` per op, named by position; see `torch_writer.torch_module`."""
+
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        super().__init__()
+        self._dying: list[frozenset[str]] = []
+        steps = zip(graph.nodes, graph.releases(), strict=True)
+        for position, group in groupby(steps, key=lambda step: step[0].position):
+            nodes, dying = zip(*group, strict=True)
+            self.add_module(str(position), OpModule(nodes, dying))
+            self._dying.append(frozenset(name for names in dying for name in names))
+        state = {name: torch.tensor(weights[name]) for name in weights}
+        self.load_state_dict(state, assign=True)
+
+    @property
+    def ops(self) -> list[OpModule]:
+        """The ops by position, to hang hooks on."""
+        return [op for op in self.children() if isinstance(op, OpModule)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's output for a batch of its inputs, `(n, c, h, w)`."""
+        tensors = {INPUT_TENSOR: images}
+        for op, dying in zip(self.ops, self._dying, strict=True):
+            tensors[op.result] = op(*(tensors[name] for name in op.sources))
+            for name in dying.intersection(op.sources):
+                del tensors[name]
+        return tensors[OUTPUT_TENSOR]
+
+
+def _conv(node: Node) -> nn.Module:
+    out_channels, in_channels, kernel, _ = node.parameters[0].shape
+    groups = node.attributes["groups"]
+    return nn.Conv2d(
+        in_channels * groups,
+        out_channels,
+        kernel,
+        stride=node.attributes["stride"],
+        padding=node.attributes["padding"],
+        groups=groups,
+        device="meta",
+    )
+
+
+def _linear(node: Node) -> nn.Module:
+    out_features, in_features = node.parameters[0].shape
+    return nn.Linear(in_features, out_features, device="meta")
+
+
+def _max_pool(node: Node) -> nn.Module:
+    kernel, stride, padding = (node.attributes[key] for key in ("kernel", "stride", "padding"))
+    return nn.MaxPool2d(kernel, stride, padding)
+
+
+def _avg_pool(node: Node) -> nn.Module:
+    kernel, stride, padding = (node.attributes[key] for key in ("kernel", "stride", "padding"))
+    return nn.AvgPool2d(kernel, stride, padding, count_include_pad=False)
+
+
+# Convolutions and linear layers are built without storage, so that no random number is drawn from
+# torch's global generator; `NetworkModule` then hands them their weights.
+_MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
+    "conv": _conv,
+    "linear": _linear,
+    "relu": lambda node: nn.ReLU(),
+    "relu6": lambda node: nn.ReLU6(),
+    "hswish": lambda node: nn.Hardswish(),
+    "hsigmoid": lambda node: nn.Hardsigmoid(),
+    "max_pool": _max_pool,
+    "avg_pool": _avg_pool,
+    "global_avg_pool": lambda node: nn.AdaptiveAvgPool2d(1),
+    "flatten": lambda node: nn.Flatten(),
+    "add": lambda node: Add(),
+    "mul": lambda node: Mul(),
+}

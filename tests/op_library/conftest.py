@@ -1,0 +1,115 @@
+"""What the tests of the op library share: a space small enough to enumerate, one op per case."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from latlas_ops import OpSpec
+from latlas_ops.spaces.mobile import MobileSpace, Stage
+
+EXAMPLES = {
+    "conv": OpSpec.of("conv", (3, 9, 9), out_channels=8, kernel=3),
+    "conv-grouped": OpSpec.of(
+        "conv", (8, 7, 9), out_channels=12, kernel=5, stride=2, groups=4, activation="relu6"
+    ),
+    "conv-even-kernel": OpSpec.of("conv", (4, 7, 7), out_channels=4, kernel=2, stride=2),
+    "conv-large-kernel": OpSpec.of("conv", (2, 2, 3), out_channels=3, kernel=7, activation="relu"),
+    "depthwise": OpSpec.of("depthwise", (16, 10, 10), kernel=3, activation="hswish"),
+    "depthwise-stride": OpSpec.of("depthwise", (8, 11, 7), kernel=7, stride=2),
+    "mbconv": OpSpec.of(
+        "mbconv", (8, 9, 9), out_channels=8, expanded_channels=24, kernel=3, skip=True
+    ),
+    "mbconv-se": OpSpec.of(
+        "mbconv",
+        (8, 9, 11),
+        out_channels=16,
+        expanded_channels=48,
+        kernel=5,
+        stride=2,
+        activation="hswish",
+        se_channels=16,
+    ),
+    "mbconv-no-expansion": OpSpec.of(
+        "mbconv",
+        (16, 8, 8),
+        out_channels=16,
+        expanded_channels=16,
+        expand=False,
+        kernel=3,
+        activation="relu6",
+        skip=True,
+    ),
+    "pool-max": OpSpec.of("pool", (4, 9, 7), mode="max", kernel=3, stride=2),
+    "pool-avg": OpSpec.of("pool", (4, 9, 7), mode="avg", kernel=3, stride=2),
+    "pool-avg-even": OpSpec.of("pool", (4, 8, 8), mode="avg", kernel=2, stride=2),
+    "pool-global": OpSpec.of("pool", (4, 9, 7), mode="global_avg"),
+    "linear": OpSpec.of("linear", (33,), out_features=7),
+    "linear-hsigmoid": OpSpec.of("linear", (16,), out_features=5, activation="hsigmoid"),
+    "stem": OpSpec.of("stem", (3, 15, 15), out_channels=16),
+    "stem-plain": OpSpec.of("stem", (1, 8, 8), out_channels=8, separable=False, activation="relu"),
+    "head": OpSpec.of("head", (16, 5, 5), expanded_channels=32, classes=10),
+    "head-features": OpSpec.of(
+        "head", (16, 4, 4), expanded_channels=32, feature_channels=48, classes=10
+    ),
+}
+
+
+@pytest.fixture(params=list(EXAMPLES.values()), ids=list(EXAMPLES))
+def example_op(request: pytest.FixtureRequest) -> OpSpec:
+    """Every kind, with odd sizes, strides, groups and every activation among them."""
+    op: OpSpec = request.param
+    return op
+
+
+@pytest.fixture(scope="session")
+def examples() -> Mapping[str, OpSpec]:
+    """All of `example_op` at once, by name."""
+    return EXAMPLES
+
+
+@pytest.fixture(scope="session")
+def tiny_space() -> MobileSpace:
+    """A space with every sort of gene, and 8192 combinations of choices."""
+    return MobileSpace(
+        name="tiny",
+        version=3,
+        in_channels=1,
+        classes=4,
+        resolutions=(12, 17),
+        stem_channels=8,
+        stem_stride=2,
+        stages=(Stage(16, 1, "relu"), Stage(32, 2, squeeze_excite=True)),
+        depths=(1, 2),
+        kernels=(3, 5),
+        expansions=(2, 3),
+        widths=(0.5, 1.0),
+        head_channels=24,
+    )
+
+
+RunOnnx = Callable[..., NDArray[np.float32]]
+
+
+@pytest.fixture(scope="session")
+def run_onnx() -> RunOnnx:
+    """Runs a model on one thread: `run_onnx(model_bytes, images, optimise=True)`."""
+
+    def run(
+        model_bytes: bytes, images: NDArray[np.float32], *, optimise: bool = True
+    ) -> NDArray[np.float32]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        )
+        session = onnxruntime.InferenceSession(
+            model_bytes, options, providers=["CPUExecutionProvider"]
+        )
+        output: NDArray[np.float32] = session.run(["output"], {"input": images})[0]
+        return output
+
+    return run
