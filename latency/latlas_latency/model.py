@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from latlas_ops.network import Network
-from latlas_ops.opspec import OpSpec
-from latlas_ops.space import ArchBatch, SearchSpace
 from numpy.typing import NDArray
 
 from latlas_latency.measurement.target import Target
+from latlas_ops.network import Network
+from latlas_ops.opspec import OpSpec
+from latlas_ops.space import ArchBatch, SearchSpace
 
 Subjects = ArchBatch | Sequence[Network]
 """What a prediction may be about: architectures as integers, or any networks."""

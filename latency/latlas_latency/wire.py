@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from latlas_ops.errors import InvalidInputError
-from latlas_protos.v1 import measurement_pb2 as pb
-
 from latlas_latency.measurement.device import Device, RuntimeCapability
 from latlas_latency.measurement.target import Target
 from latlas_latency.measurement.visit import Conditions, Series, Visit
+from latlas_ops.errors import InvalidInputError
+from latlas_protos.v1 import measurement_pb2 as pb
 
 _CONDITION_FIELDS = (
     "clock_mhz",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latlas_ops.errors import RuntimeUnavailableError
-
 from latlas_latency.measurement.target import Target
+from latlas_ops.errors import RuntimeUnavailableError
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ class Device:
         if not named:
             offered = ", ".join(found.runtime for found in self.runtimes) or "none"
             raise RuntimeUnavailableError(
-                f"target {target.name!r} needs runtime {target.runtime!r}; {where} offers: {offered}"
+                f"target {target.name!r} needs runtime {target.runtime!r}; "
+                f"{where} offers: {offered}"
             )
         capability = named[0]
         if capability.version != target.runtime_version:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from latlas_ops.errors import InvalidInputError
 from numpy.typing import NDArray
+
+from latlas_ops.errors import InvalidInputError
 
 PLAIN = "plain"
 PROFILED = "profiled"

@@ -99,7 +99,9 @@ class Hello(google.protobuf.message.Message):
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[latlas_protos.v1.measurement_pb2.Device]: ...
     @property
     def held(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeaseReference]:
-        """Leases that the agent still works on, after a reconnection."""
+        """Leases that the agent has not done with after a reconnection: it works on them, or holds
+        reports of them that are not acknowledged. Others that it was given are taken back.
+        """
 
     def __init__(
         self,

@@ -1,0 +1,184 @@
+"""The state of the board around a visit: clock, temperature, throttling, load, memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latlas_agent.sysfs import read_int, read_meminfo_bytes, read_text
+from latlas_latency.measurement import Conditions
+
+_CPU = Path("sys/devices/system/cpu")
+_RASPBERRY_PI_FLAGS = Path("sys/devices/platform/soc/soc:firmware/get_throttled")
+_PI_THROTTLED_NOW = 0b1110  # frequency capped, throttled, soft temperature limit
+_PI_THROTTLED_SINCE_BOOT = _PI_THROTTLED_NOW << 16
+_CPU_COOLING_TYPES = ("processor", "cpufreq", "thermal-cpufreq", "cpu")
+_PLAUSIBLE_CELSIUS = (-50.0, 200.0)
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the kernel says at one moment; None where it says nothing.
+
+    Attributes:
+        clock_mhz: mean clock of the cores in use.
+        temperature_celsius: hottest sensor.
+        throttle_events: counted throttlings since boot.
+        throttle_flags: the Raspberry Pi firmware's flags.
+        cooling: whether a cooling device holds the processor back right now.
+        load_1min: load average.
+        busy_ticks: time that all cores together spent busy, in clock ticks.
+        total_ticks: time of all cores together, in clock ticks.
+        own_cpu_ns: processor time of the measuring process.
+        available_memory_bytes: memory still to be had.
+        governor: frequency governor.
+    """
+
+    clock_mhz: float | None
+    temperature_celsius: float | None
+    throttle_events: int | None
+    throttle_flags: int | None
+    cooling: bool | None
+    load_1min: float | None
+    busy_ticks: int | None
+    total_ticks: int | None
+    own_cpu_ns: int
+    available_memory_bytes: int | None
+    governor: str | None
+
+
+def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int) -> Snapshot:
+    """Reads the kernel's files under `root`; costs about a millisecond.
+
+    Args:
+        root: the root directory.
+        cores: cores that the measurement runs on.
+        own_cpu_ns: processor time of the measuring process so far.
+    """
+    busy_ticks, total_ticks = _cpu_ticks(root)
+    load = (read_text(root / "proc/loadavg") or "").split()
+    return Snapshot(
+        clock_mhz=_clock_mhz(root, cores),
+        temperature_celsius=_temperature_celsius(root),
+        throttle_events=_throttle_events(root),
+        throttle_flags=read_int(root / _RASPBERRY_PI_FLAGS, base=16),
+        cooling=_cooling(root),
+        load_1min=_number(load[0]) if load else None,
+        busy_ticks=busy_ticks,
+        total_ticks=total_ticks,
+        own_cpu_ns=own_cpu_ns,
+        available_memory_bytes=read_meminfo_bytes(root, "MemAvailable"),
+        governor=read_text(root / _CPU / f"cpu{min(cores, default=0)}/cpufreq/scaling_governor"),
+    )
+
+
+def conditions_between(
+    before: Snapshot, after: Snapshot, ticks_per_s: int = os.sysconf("SC_CLK_TCK")
+) -> Conditions:
+    """The conditions of what happened between two snapshots."""
+    return Conditions(
+        clock_mhz=after.clock_mhz,
+        temperature_celsius=after.temperature_celsius,
+        throttled=_throttled(before, after),
+        load_1min=after.load_1min,
+        other_cpu_share=_other_cpu_share(before, after, ticks_per_s),
+        available_memory_bytes=after.available_memory_bytes,
+        governor=after.governor,
+    )
+
+
+def _throttled(before: Snapshot, after: Snapshot) -> bool | None:
+    """Whether any of the signs that the board has shows throttling; None if it has none."""
+    signs: list[bool] = []
+    if before.throttle_events is not None and after.throttle_events is not None:
+        signs.append(after.throttle_events > before.throttle_events)
+    if before.throttle_flags is not None and after.throttle_flags is not None:
+        now = (before.throttle_flags | after.throttle_flags) & _PI_THROTTLED_NOW
+        newly = after.throttle_flags & ~before.throttle_flags & _PI_THROTTLED_SINCE_BOOT
+        signs.append(bool(now or newly))
+    signs += [snapshot.cooling for snapshot in (before, after) if snapshot.cooling is not None]
+    return any(signs) if signs else None
+
+
+def _other_cpu_share(before: Snapshot, after: Snapshot, ticks_per_s: int) -> float | None:
+    if (
+        before.busy_ticks is None
+        or before.total_ticks is None
+        or after.busy_ticks is None
+        or after.total_ticks is None
+        or after.total_ticks <= before.total_ticks
+    ):
+        return None
+    own_ticks = (after.own_cpu_ns - before.own_cpu_ns) * ticks_per_s / _NS_PER_S
+    others = after.busy_ticks - before.busy_ticks - own_ticks
+    return min(1.0, max(0.0, others / (after.total_ticks - before.total_ticks)))
+
+
+def _cpu_ticks(root: Path) -> tuple[int | None, int | None]:
+    """Busy and total ticks of all cores; time stolen by a hypervisor counts as busy."""
+    first, _, _ = (read_text(root / "proc/stat") or "").partition("\n")
+    name, *words = first.split() or [""]
+    if name != "cpu" or len(words) < 5 or not all(word.isdigit() for word in words):
+        return None, None
+    ticks = [int(word) for word in words[:8]]  # the guest columns are already part of user
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
+
+
+def _clock_mhz(root: Path, cores: Sequence[int]) -> float | None:
+    clocks = [
+        khz / 1000
+        for core in cores
+        if (khz := read_int(root / _CPU / f"cpu{core}/cpufreq/scaling_cur_freq")) is not None
+    ] or _cpuinfo_mhz(root, cores)
+    return sum(clocks) / len(clocks) if clocks else None
+
+
+def _cpuinfo_mhz(root: Path, cores: Sequence[int]) -> list[float]:
+    clocks, core = [], -1
+    for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "processor" and value.isdigit():
+            core = int(value)
+        elif key == "cpu MHz" and core in cores and (mhz := _number(value)) is not None:
+            clocks.append(mhz)
+    return clocks
+
+
+def _temperature_celsius(root: Path) -> float | None:
+    low, high = _PLAUSIBLE_CELSIUS
+    temperatures = [
+        millidegrees / 1000
+        for zone in (root / "sys/class/thermal").glob("thermal_zone*")
+        if (millidegrees := read_int(zone / "temp")) is not None
+    ]
+    return max((t for t in temperatures if low < t < high), default=None)
+
+
+def _throttle_events(root: Path) -> int | None:
+    counts = [
+        count
+        for path in (root / _CPU).glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+        if (count := read_int(path)) is not None
+    ]
+    return sum(counts) if counts else None
+
+
+def _cooling(root: Path) -> bool | None:
+    states = [
+        state
+        for device in (root / "sys/class/thermal").glob("cooling_device*")
+        if (read_text(device / "type") or "").lower().startswith(_CPU_COOLING_TYPES)
+        and (state := read_int(device / "cur_state")) is not None
+    ]
+    return any(states) if states else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,163 @@
+"""`latlas doctor`: what is installed here, what the machine is like, who answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from latlas._version import __version__
+from latlas.cli.options import Commands, add_command, open_lab
+from latlas.cli.output import print_json, print_pairs
+from latlas_ops.errors import LatlasError
+
+_REQUIREMENT = re.compile(r"(?P<package>[\w.-]+).*?(?:extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"])?$")
+_NOT_FOR_USERS = ("all", "dev")
+_OWN_ENVIRONMENT = ("tflite",)
+_GOVERNORS = "devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """Whether a coordinator answers.
+
+    Attributes:
+        address: who was asked.
+        reachable: whether it answered.
+        n_devices: devices that it knows.
+        n_connected_devices: those whose agent has a session now.
+        error: why it did not answer, else empty.
+    """
+
+    address: str
+    reachable: bool
+    n_devices: int = 0
+    n_connected_devices: int = 0
+    error: str = ""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds `doctor`."""
+    command = add_command(
+        commands, "doctor", "what is installed here, what the machine is like, who answers"
+    )
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the findings; nothing of it is an error."""
+    extras = installed_extras(_requirements())
+    governors = read_governors(Path("/sys"))
+    usable_cores = _usable_cores()
+    coordinator = ask(args)
+    if args.json:
+        print_json(
+            {
+                "latlas": __version__,
+                "python": platform.python_version(),
+                "system": platform.platform(),
+                "n_cores": os.cpu_count(),
+                "usable_cores": usable_cores,
+                "governors": governors,
+                "extras": extras,
+                "coordinator": coordinator,
+            }
+        )
+        return
+    if coordinator.reachable:
+        answer = (
+            f"answers; {coordinator.n_connected_devices} of {coordinator.n_devices} devices "
+            "connected"
+        )
+    else:
+        answer = coordinator.error
+    print_pairs(
+        (
+            ("latlas", __version__),
+            ("Python", f"{platform.python_version()} on {platform.platform()}"),
+            ("cores", f"{len(usable_cores)} of {os.cpu_count()} usable"),
+            ("governor", _describe_governors(governors)),
+            *((f"extra {extra}", _describe(extra, found)) for extra, found in extras.items()),
+            (f"coordinator {coordinator.address}", answer),
+        )
+    )
+
+
+def ask(args: argparse.Namespace) -> Coordinator:
+    """Whether the coordinator that the user named answers."""
+    try:
+        with open_lab(args) as lab:
+            states = lab.devices()
+    except LatlasError as error:
+        return Coordinator(args.coordinator, reachable=False, error=str(error))
+    connected = sum(state.connected for state in states)
+    return Coordinator(args.coordinator, True, len(states), connected)
+
+
+def installed_extras(requirements: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Per extra its packages with the version that is installed, None where it is missing.
+
+    Args:
+        requirements: as in the metadata of the distribution, for example
+            `torch>=2.4; extra == "torch"`. Those without an extra are listed as `base`.
+    """
+    extras: dict[str, dict[str, str | None]] = {}
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        if match is None or match["extra"] in _NOT_FOR_USERS:
+            continue
+        packages = extras.setdefault(match["extra"] or "base", {})
+        packages[match["package"]] = _version(match["package"])
+    return extras
+
+
+def read_governors(system: Path) -> list[str]:
+    """The distinct frequency governors of the cores; empty where the system has none."""
+    found = set()
+    for path in sorted(system.glob(_GOVERNORS)):
+        try:
+            found.add(path.read_text().strip())
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def _requirements() -> list[str]:
+    try:
+        return metadata.requires("latlas") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _usable_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _describe_governors(governors: list[str]) -> str:
+    if not governors:
+        return "not told by this system"
+    text = ", ".join(governors)
+    return text if governors == ["performance"] else f"{text} (`performance` measures steadier)"
+
+
+def _describe(extra: str, packages: Mapping[str, str | None]) -> str:
+    missing = [name for name, version in packages.items() if version is None]
+    if missing:
+        name = "latlas" if extra == "base" else f"latlas[{extra}]"
+        where = " in an environment of its own" if extra in _OWN_ENVIRONMENT else ""
+        return f"missing {', '.join(missing)}; pip install '{name}'{where}"
+    return ", ".join(f"{name} {version}" for name, version in packages.items())

@@ -1,0 +1,159 @@
+"""What `latlas table` and `latlas predictor` have in common: latency models of the coordinator."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latlas.cli.options import Commands, add_command, open_lab
+from latlas.cli.output import local_time, percent, print_json, print_pairs, print_table
+from latlas.cli.target import setup
+from latlas.files import write_atomically
+from latlas_ops.errors import ConflictError, NotFoundError
+
+if TYPE_CHECKING:
+    from latlas.lab import Lab
+    from latlas.records import ModelInfo
+
+TABLE = "table"
+"""The `ModelInfo.kind` of lookup tables; every other kind is a predictor."""
+
+
+def add_listing(group: Commands, what: str) -> None:
+    """Adds `list` for tables or predictors."""
+    command = add_command(group, "list", f"list {what}s")
+    command.set_defaults(run=run_list, what=what)
+
+
+def add_show(group: Commands, what: str) -> None:
+    """Adds `show` for tables or predictors."""
+    command = add_command(group, "show", f"what a {what} is valid for and how good it is")
+    command.add_argument("name", metavar="NAME", help=f"name of the {what}")
+    command.set_defaults(run=run_show, what=what)
+
+
+def add_export(group: Commands, what: str, formats: tuple[str, ...]) -> None:
+    """Adds `export` for tables or predictors."""
+    command = add_command(group, "export", f"write a {what} to a file", json=False)
+    command.add_argument("name", metavar="NAME", help=f"name of the {what}")
+    command.add_argument(
+        "--format",
+        choices=formats,
+        default=formats[0],
+        help=f"form of the file (default: {formats[0]})",
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: NAME and the format's ending"
+    )
+    command.add_argument("--force", action="store_true", help="replace a file that is there")
+    command.set_defaults(run=run_export, what=what)
+
+
+def is_a(info: ModelInfo, what: str) -> bool:
+    """Whether a model is what the command group is about."""
+    return (info.kind == TABLE) == (what == TABLE)
+
+
+def run_list(args: argparse.Namespace) -> None:
+    """Lists the tables or the predictors."""
+    with open_lab(args) as lab:
+        found = [info for info in lab.latency_models() if is_a(info, args.what)]
+    if args.json:
+        print_json(found)
+        return
+    print_table(
+        (args.what.upper(), "KIND", "SPACE", "TARGET", "ENTRIES", "CALIBRATED", "MAPE", "MADE"),
+        (
+            (
+                info.name,
+                info.kind,
+                info.space or "any",
+                info.target.name,
+                info.n_entries or "-",
+                "yes" if info.calibrated else "no",
+                percent(info.validation.mape) if info.validation else "-",
+                local_time(info.created_ns),
+            )
+            for info in found
+        ),
+        empty=f"no {args.what} yet",
+    )
+
+
+def run_show(args: argparse.Namespace) -> None:
+    """Shows one table or predictor."""
+    with open_lab(args) as lab:
+        info = find(lab, args.name, args.what)
+    print_info(info, args)
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Writes one table or predictor to a file."""
+    with open_lab(args) as lab:
+        find(lab, args.name, args.what)
+        data, file_name = lab.export(args.name, args.format)
+    path: Path = args.output or Path(Path(file_name).name)
+    if path.exists() and not args.force:
+        raise ConflictError(f"{path} is there already; replace it with --force")
+    write_atomically(path, data)
+    print(path)
+
+
+def find(lab: Lab, name: str, what: str) -> ModelInfo:
+    """The model of a name.
+
+    Raises:
+        NotFoundError: there is none, or it is not what the command group is about.
+    """
+    info = lab.model_info(name)
+    if not is_a(info, what):
+        group = TABLE if info.kind == TABLE else "predictor"
+        raise NotFoundError(
+            f"{name!r} is not a {what} but a {group} ({info.kind}); see `latlas {group} show`"
+        )
+    return info
+
+
+def print_info(info: ModelInfo, args: argparse.Namespace) -> None:
+    """Prints what a model is valid for and how good it is."""
+    if args.json:
+        print_json(info)
+        return
+    target = info.target
+    print_pairs(
+        (
+            ("name", info.name),
+            ("kind", info.kind),
+            ("space", info.space or "any"),
+            ("target", target.name),
+            ("device model", target.device_model),
+            ("runtime", f"{target.runtime} {target.runtime_version}, {target.provider}"),
+            ("setup", setup(target)),
+            ("entries", info.n_entries or "-"),
+            ("calibrated", "yes" if info.calibrated else "no, sums of its entries are biased"),
+            ("made", local_time(info.created_ns)),
+        )
+    )
+    print()
+    found = info.validation
+    if found is None:
+        print("not validated: no network was measured that the fit has not seen")
+        return
+    print(f"On {found.n_networks} networks that no fit has seen:")
+    print_pairs(
+        (
+            ("mean absolute error", percent(found.mape)),
+            ("label noise", f"{percent(found.label_noise)} (one half of the rounds vs the other)"),
+            ("common-mode-free noise", percent(found.common_mode_free_noise)),
+            ("greatest error", percent(found.max_error)),
+            ("within 5 %", percent(found.share_within_5_percent)),
+            ("within 10 %", percent(found.share_within_10_percent)),
+            ("rank correlation", f"{found.spearman:.3f} (Spearman)"),
+            ("R2", f"{found.r2:.3f}"),
+            (
+                "interval coverage",
+                f"{percent(found.interval_coverage)} (promised {percent(found.interval_level)})",
+            ),
+        )
+    )

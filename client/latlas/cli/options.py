@@ -1,0 +1,181 @@
+"""Options that commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from latlas_ops.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from latlas.lab import Lab
+    from latlas.records import Sampling
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+COORDINATOR_VARIABLE = "LATLAS_COORDINATOR"
+
+_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9}
+_CORES = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
+_MAX_CORES = 4096
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min)", re.ASCII)
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `InvalidInputError` with one line instead of printing the usage; no abbreviations."""
+
+    def __init__(self, **settings: object) -> None:
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """A malformed command line."""
+        raise InvalidInputError(f"{message}; see `{self.prog} --help`")
+
+
+def duration_ns(text: str) -> int:
+    """Nanoseconds of `30ms`, `1.5s` and the like."""
+    match = _DURATION.fullmatch(text.strip())
+    value = round(float(match[1]) * _NANOSECONDS[match[2]]) if match else 0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no duration above zero with a unit (ns, us, ms, s or min), such as 30ms"
+        )
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number, at least 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, at least 1."""
+    value = count(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+    return value
+
+
+def port(text: str) -> int:
+    """A port number; 0 stands for any that is free."""
+    value = count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at most 65535")
+    return value
+
+
+def share(text: str) -> float:
+    """A number strictly between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+    return value
+
+
+def cores(text: str) -> tuple[int, ...]:
+    """Core numbers of `0,2-3`."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _CORES.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < _MAX_CORES:
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of cores such as 0,2-3")
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    *,
+    coordinator: bool = True,
+    json: bool = True,
+) -> argparse.ArgumentParser:
+    """A command with the options that nearly all of them take."""
+    parser = commands.add_parser(name, help=summary, description=summary)
+    if coordinator:
+        add_coordinator(parser)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON; keys name their unit")
+    return parser
+
+
+def add_group(commands: Commands, name: str, summary: str) -> Commands:
+    """A command that only groups others, such as `latlas table`."""
+    parser = commands.add_parser(name, help=summary, description=summary)
+    return parser.add_subparsers(metavar="COMMAND", dest="subcommand", required=True)
+
+
+def add_coordinator(parser: argparse.ArgumentParser) -> None:
+    """`--coordinator HOST:PORT`."""
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        default=os.environ.get(COORDINATOR_VARIABLE) or "127.0.0.1:7443",
+        help=f"address of the coordinator (default: ${COORDINATOR_VARIABLE} or 127.0.0.1:7443)",
+    )
+
+
+def open_lab(args: argparse.Namespace) -> Lab:
+    """The coordinator that the user named."""
+    from latlas.lab import connect
+
+    return connect(args.coordinator)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Options that say how every program is timed."""
+    group = parser.add_argument_group("timing")
+    group.add_argument(
+        "--rounds", type=positive, default=3, metavar="N", help="visits per program (default: 3)"
+    )
+    group.add_argument(
+        "--warmup-runs",
+        type=count,
+        default=3,
+        metavar="N",
+        help="inferences before each visit that are not timed (default: 3)",
+    )
+    group.add_argument(
+        "--min-runs",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="least number of timed inferences in a visit (default: 5)",
+    )
+    group.add_argument(
+        "--min-duration",
+        type=duration_ns,
+        default="30ms",
+        metavar="TIME",
+        help="least time of the timed inferences in a visit (default: 30ms)",
+    )
+    group.add_argument(
+        "--timeout",
+        type=duration_ns,
+        default="120s",
+        metavar="TIME",
+        help="a visit that takes longer counts as hung (default: 120s)",
+    )
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """How every program is timed, from the options of `add_sampling`."""
+    from latlas.records import Sampling
+
+    return Sampling(
+        n_rounds=args.rounds,
+        warmup_runs=args.warmup_runs,
+        min_runs=args.min_runs,
+        min_duration_ns=args.min_duration,
+        timeout_ns=args.timeout,
+    )

@@ -1,0 +1,36 @@
+"""`latlas quickstart`: the whole loop on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from latlas.cli.options import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Adds `quickstart`."""
+    summary = "the whole loop on this machine: measure, tabulate, predict, search, verify"
+    command = commands.add_parser("quickstart", help=summary, description=summary)
+    command.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("quickstart"),
+        metavar="DIR",
+        help="where everything is kept; what is there already is not done again "
+        "(default: quickstart)",
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="do very little of everything; the figures mean little"
+    )
+    command.set_defaults(run=run, resume="the same command goes on where it stopped")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the quickstart."""
+    from latlas.quickstart import run_quickstart
+    from latlas.quickstart.settings import QUICK, QuickstartSettings
+
+    settings = QUICK if args.quick else QuickstartSettings()
+    run_quickstart(args.folder, settings=settings, stream=sys.stdout)

@@ -1,0 +1,504 @@
+"""`Lab`: a coordinator and what it holds, as plain Python. Start here: `latlas.connect()`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latlas import messages
+from latlas.connection import DEFAULT_ADDRESS, Connection
+from latlas.records import CampaignStatus, DeviceState, Measurement, ModelInfo, Sampling
+from latlas_latency.measurement.target import Target
+from latlas_latency.model import Prediction
+from latlas_latency.wire import target_from_message, target_to_message
+from latlas_ops.errors import (
+    InvalidInputError,
+    NotFoundError,
+    SpaceMismatchError,
+    UnreachableError,
+)
+from latlas_ops.network import Network
+from latlas_ops.space import ArchBatch, ArchConfig
+from latlas_protos.v1 import query_pb2 as pb
+
+if TYPE_CHECKING:
+    from latlas_latency.model import LatencyModel
+
+TRANSFER_TIMEOUT_S = 600.0
+"""Limit for calls that move files or compute for long: uploads, downloads, fits, predictions."""
+
+PATIENCE_S = 120.0
+"""How long `Lab.watch` waits for a coordinator that went away."""
+
+_RETRY_S = 0.5
+_CHUNK_BYTES = 1 << 20
+_ARCHS_PER_CALL = 1 << 18
+_NETWORKS_PER_CALL = 1 << 11
+
+
+def connect(address: str = DEFAULT_ADDRESS, *, wait_s: float = 0.0) -> Lab:
+    """Connects to a coordinator and makes sure that it answers.
+
+    Args:
+        address: `HOST:PORT`, or `HOST` for the usual port.
+        wait_s: keep trying this long, for a coordinator that is just starting.
+
+    Raises:
+        InvalidInputError: the address is malformed.
+        UnreachableError: no coordinator answers there.
+        ProtocolError: something else does, or another version.
+    """
+    lab = Lab(Connection(address))
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            lab.targets()
+        except UnreachableError:
+            if time.monotonic() + _RETRY_S > deadline:
+                lab.close()
+                raise
+            time.sleep(_RETRY_S)
+        except BaseException:
+            lab.close()
+            raise
+        else:
+            return lab
+
+
+class Lab:
+    """Devices, targets, campaigns and latency models of one coordinator.
+
+    Every method raises the `LatlasError` that the coordinator raised, and `UnreachableError` if
+    it does not answer. A context manager that closes the connection.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep_s: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._connection = connection
+        self._stub = connection.stub
+        self._clock_s = clock_s
+        self._sleep_s = sleep_s
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT` of the coordinator."""
+        return self._connection.address
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- devices and targets -----------------------------------------------------------------
+
+    def devices(self) -> list[DeviceState]:
+        """Every device that was ever connected."""
+        reply = self._connection.call(self._stub.ListDevices, pb.ListDevicesRequest())
+        return [messages.device_state(message) for message in reply.devices]
+
+    def targets(self) -> list[Target]:
+        """Every target that was added."""
+        reply = self._connection.call(self._stub.ListTargets, pb.ListTargetsRequest())
+        return [target_from_message(message) for message in reply.targets]
+
+    def add_target(
+        self,
+        name: str,
+        *,
+        runtime: str = "onnxruntime",
+        device_model: str = "",
+        runtime_version: str = "",
+        provider: str = "",
+        power_mode: str = "",
+        execution: str = "eager",
+        precision: str = "fp32",
+        graph_level: str = "all",
+        threads: int = 1,
+        cores: Iterable[int] = (),
+        batch: int = 1,
+        allow_fallback: bool = False,
+    ) -> Target:
+        """Names what figures shall be valid for; see `Target` for the fields.
+
+        What is left empty is taken from the only connected device that fits. Adding the same
+        target again changes nothing.
+
+        Raises:
+            InvalidInputError: a field is malformed, or several devices fit what is left empty.
+            RuntimeUnavailableError: no connected device offers what the target needs.
+            ConflictError: the name stands for another target.
+        """
+        target = Target(
+            name=name,
+            device_model=device_model,
+            runtime=runtime,
+            runtime_version=runtime_version,
+            provider=provider,
+            power_mode=power_mode,
+            execution=execution,
+            precision=precision,
+            graph_level=graph_level,
+            threads=threads,
+            cores=tuple(cores),
+            batch=batch,
+            allow_fallback=allow_fallback,
+        )
+        request = pb.AddTargetRequest(target=target_to_message(target))
+        return target_from_message(self._connection.call(self._stub.AddTarget, request))
+
+    # -- campaigns ---------------------------------------------------------------------------
+
+    def upload(self, program: bytes, program_format: str = "onnx") -> str:
+        """Hands a program to the coordinator; returns its SHA-256 for `start_measure`.
+
+        Raises:
+            InvalidInputError: it is empty, or the coordinator does not take such a file.
+        """
+        if not program:
+            raise InvalidInputError("an empty program cannot be measured")
+        chunks = (
+            pb.UploadProgramRequest(program_format="" if start else program_format, data=data)
+            for start, data in _chunks(program)
+        )
+        with self._connection.translated():
+            return self._stub.UploadProgram(chunks, timeout=TRANSFER_TIMEOUT_S).sha256
+
+    def start_profile(
+        self,
+        name: str,
+        space: str,
+        target: str,
+        *,
+        n_training_networks: int = 160,
+        n_calibration_networks: int = 10,
+        n_validation_networks: int = 40,
+        min_occurrences: int = 3,
+        seed: int = 0,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> CampaignStatus:
+        """Starts to profile a search space: what a table and a predictor need.
+
+        Starting the same campaign again returns the one that is there.
+
+        Args:
+            name: what to call the campaign.
+            space: name of the search space.
+            target: name of the target.
+            n_training_networks: whole networks that predictors learn from.
+            n_calibration_networks: whole networks that calibrate a table.
+            n_validation_networks: whole networks that no fit sees.
+            min_occurrences: each distinct op occurs in at least this many cover networks.
+            seed: of the networks that are drawn.
+            sampling: how each network is timed.
+
+        Raises:
+            NotFoundError: no such space or target.
+            ConflictError: another campaign has that name.
+        """
+        plan = pb.ProfilePlan(
+            space=space,
+            n_training_networks=n_training_networks,
+            n_calibration_networks=n_calibration_networks,
+            n_validation_networks=n_validation_networks,
+            min_occurrences=min_occurrences,
+            seed=seed,
+        )
+        return self._start(
+            pb.StartCampaignRequest(
+                name=name,
+                target=target,
+                profile=plan,
+                sampling=messages.sampling_message(sampling),
+            )
+        )
+
+    def start_measure(
+        self,
+        name: str,
+        target: str,
+        programs: Sequence[tuple[str, str]],
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> CampaignStatus:
+        """Starts to measure whole programs that were uploaded.
+
+        Starting the same campaign again returns the one that is there.
+
+        Args:
+            name: what to call the campaign.
+            target: name of the target.
+            programs: SHA-256 from `upload` and a label for listings, per program.
+            sampling: how each program is timed.
+
+        Raises:
+            NotFoundError: no such target, or a program was not uploaded.
+            ConflictError: another campaign has that name.
+        """
+        plan = pb.MeasurePlan(
+            programs=[pb.MeasuredProgram(sha256=sha256, label=label) for sha256, label in programs]
+        )
+        return self._start(
+            pb.StartCampaignRequest(
+                name=name,
+                target=target,
+                measure=plan,
+                sampling=messages.sampling_message(sampling),
+            )
+        )
+
+    def _start(self, request: pb.StartCampaignRequest) -> CampaignStatus:
+        reply = self._connection.call(self._stub.StartCampaign, request, TRANSFER_TIMEOUT_S)
+        return messages.campaign_status(reply)
+
+    def campaigns(self) -> list[CampaignStatus]:
+        """Every campaign."""
+        reply = self._connection.call(self._stub.ListCampaigns, pb.ListCampaignsRequest())
+        return [messages.campaign_status(message) for message in reply.campaigns]
+
+    def campaign(self, name: str) -> CampaignStatus:
+        """One campaign; raises `NotFoundError` if there is none of that name."""
+        reply = self._connection.call(self._stub.GetCampaign, pb.CampaignRequest(name=name))
+        return messages.campaign_status(reply)
+
+    def watch(self, name: str, *, patience_s: float = PATIENCE_S) -> Iterator[CampaignStatus]:
+        """The campaign now and after every change, until it is finished or cancelled.
+
+        A coordinator that goes away is waited for: the campaign is in its store.
+
+        Args:
+            name: the campaign.
+            patience_s: how long to wait for a coordinator that does not answer.
+
+        Raises:
+            NotFoundError: no campaign has that name.
+            UnreachableError: the coordinator stayed away for `patience_s`.
+        """
+        last: CampaignStatus | None = None
+        heard_s = self._clock_s()
+        while True:
+            try:
+                with closing(self._watch_once(name)) as statuses:
+                    for status in statuses:
+                        if status != last:
+                            last = status
+                            yield status
+                        heard_s = self._clock_s()
+            except UnreachableError:
+                if self._clock_s() + _RETRY_S > heard_s + patience_s:
+                    raise
+            if last is not None and not last.is_running:
+                return
+            self._sleep_s(_RETRY_S)
+
+    def _watch_once(self, name: str) -> Generator[CampaignStatus]:
+        with self._connection.translated():
+            call = self._stub.WatchCampaign(pb.CampaignRequest(name=name))
+            try:
+                for message in call:
+                    yield messages.campaign_status(message)
+            finally:
+                call.cancel()  # type: ignore[no-untyped-call]  # untyped in grpc-stubs
+
+    def cancel(self, name: str) -> CampaignStatus:
+        """Ends a campaign; what was measured stays."""
+        reply = self._connection.call(self._stub.CancelCampaign, pb.CampaignRequest(name=name))
+        return messages.campaign_status(reply)
+
+    def measurements(self, name: str) -> list[Measurement]:
+        """What a campaign measured so far, one record per program and mode."""
+        reply = self._connection.call(
+            self._stub.ListMeasurements, pb.CampaignRequest(name=name), TRANSFER_TIMEOUT_S
+        )
+        return [messages.measurement(message) for message in reply.measurements]
+
+    # -- latency models ----------------------------------------------------------------------
+
+    def build_table(self, name: str, campaign: str) -> ModelInfo:
+        """Builds the calibrated latency lookup table of a profiled space.
+
+        Raises:
+            NotFoundError: no such campaign.
+            InvalidInputError: the campaign lacks what a table needs.
+        """
+        request = pb.BuildTableRequest(name=name, campaign=campaign)
+        reply = self._connection.call(self._stub.BuildTable, request, TRANSFER_TIMEOUT_S)
+        return messages.model_info(reply)
+
+    def fit_predictor(
+        self, name: str, campaign: str, kind: str = "mlp", seed: int = 0
+    ) -> ModelInfo:
+        """Fits a latency predictor to a campaign's training networks.
+
+        Args:
+            name: what to call it.
+            campaign: a campaign that profiled a space.
+            kind: `mlp`, `linear` or `macs`.
+            seed: of the fit.
+
+        Raises:
+            NotFoundError: no such campaign.
+            InvalidInputError: unknown kind, or the campaign lacks training networks.
+        """
+        request = pb.FitPredictorRequest(name=name, campaign=campaign, kind=kind, seed=seed)
+        reply = self._connection.call(self._stub.FitPredictor, request, TRANSFER_TIMEOUT_S)
+        return messages.model_info(reply)
+
+    def latency_models(self) -> list[ModelInfo]:
+        """Every table and predictor."""
+        reply = self._connection.call(self._stub.ListLatencyModels, pb.ListLatencyModelsRequest())
+        return [messages.model_info(message) for message in reply.models]
+
+    def model_info(self, name: str) -> ModelInfo:
+        """One table or predictor; raises `NotFoundError` if there is none of that name."""
+        found = self.latency_models()
+        for info in found:
+            if info.name == name:
+                return info
+        there = ", ".join(info.name for info in found) or "none"
+        raise NotFoundError(f"no table or predictor {name!r} at {self.address}; there are: {there}")
+
+    def latency_model(self, name: str) -> LatencyModel:
+        """Downloads a table or predictor, to predict without a coordinator."""
+        from latlas_latency.formats import load_latency_model
+
+        data, _ = self.export(name, "latlas")
+        return load_latency_model(data)
+
+    def export(self, name: str, fmt: str) -> tuple[bytes, str]:
+        """A table or predictor as a file.
+
+        Args:
+            name: the model.
+            fmt: `latlas` (the model's own file), `csv` or `ofa-yaml`.
+
+        Returns:
+            Content and suggested file name.
+
+        Raises:
+            NotFoundError: no such model.
+            InvalidInputError: this kind of model has no such format.
+        """
+        request = pb.ExportLatencyModelRequest(name=name, format=fmt)
+        with self._connection.translated():
+            chunks = list(self._stub.ExportLatencyModel(request, timeout=TRANSFER_TIMEOUT_S))
+        file_name = chunks[0].file_name if chunks else name
+        return b"".join(chunk.data for chunk in chunks), file_name
+
+    def import_latency_model(self, name: str, data: bytes) -> ModelInfo:
+        """Hands a model's own file to the coordinator.
+
+        Raises:
+            InvalidInputError: it is no such file, or a broken one.
+            ConflictError: another model has that name.
+        """
+        if not data:
+            raise InvalidInputError(f"latency model {name!r}: the file is empty")
+        chunks = (
+            pb.ImportLatencyModelRequest(name="" if start else name, data=part)
+            for start, part in _chunks(data)
+        )
+        with self._connection.translated():
+            reply = self._stub.ImportLatencyModel(chunks, timeout=TRANSFER_TIMEOUT_S)
+        return messages.model_info(reply)
+
+    def predict(
+        self,
+        model: str,
+        subjects: ArchBatch | Sequence[ArchConfig] | Sequence[Network],
+        level: float = 0.9,
+        allow_estimates: bool = False,
+    ) -> Prediction:
+        """Latencies from a model of the coordinator; see `LatencyModel.predict`.
+
+        Args:
+            model: name of the table or predictor.
+            subjects: architectures of one space, or networks.
+            level: coverage of the interval, in (0, 1).
+            allow_estimates: answer for ops that were never measured by a stated estimate.
+
+        Raises:
+            NotFoundError: no such model.
+            InvalidInputError: nothing to predict, or a mixture of architectures and networks.
+            SpaceMismatchError: the model belongs to another space, or the architectures to
+                several.
+            UnknownOpError: an op has no figure and estimates are not allowed.
+        """
+        answers = []
+        for request in _predict_requests(subjects):
+            request.model = model
+            request.level = level
+            request.allow_estimates = allow_estimates
+            answers.append(self._connection.call(self._stub.Predict, request, TRANSFER_TIMEOUT_S))
+        return messages.prediction(answers)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    for start in range(0, len(data), _CHUNK_BYTES):
+        yield start, data[start : start + _CHUNK_BYTES]
+
+
+def _predict_requests(
+    subjects: ArchBatch | Sequence[ArchConfig] | Sequence[Network],
+) -> Iterator[pb.PredictRequest]:
+    """The subjects in as many requests as keep each message well below the limit."""
+    if not len(subjects):
+        raise InvalidInputError("nothing to predict: no architecture and no network given")
+    if isinstance(subjects, ArchBatch):
+        space, version, genes = subjects.space.name, subjects.space.version, subjects.genes
+    elif all(isinstance(subject, Network) for subject in subjects):
+        networks = [subject.to_json() for subject in subjects if isinstance(subject, Network)]
+        for start in range(0, len(networks), _NETWORKS_PER_CALL):
+            part = networks[start : start + _NETWORKS_PER_CALL]
+            yield pb.PredictRequest(networks=pb.Networks(json=part))
+        return
+    else:
+        space, version, genes = _packed(subjects)
+    for start in range(0, len(genes), _ARCHS_PER_CALL):
+        rows = np.ascontiguousarray(genes[start : start + _ARCHS_PER_CALL], dtype=np.int8)
+        yield pb.PredictRequest(
+            architectures=pb.Architectures(
+                space=space, version=version, n_archs=len(rows), packed_genes=rows.tobytes()
+            )
+        )
+
+
+def _packed(
+    subjects: Sequence[ArchConfig] | Sequence[Network],
+) -> tuple[str, int, np.ndarray]:
+    archs = [subject for subject in subjects if isinstance(subject, ArchConfig)]
+    if len(archs) != len(subjects):
+        raise InvalidInputError("a prediction is about architectures or networks, not a mixture")
+    space, version, n_genes = archs[0].space, archs[0].version, len(archs[0].genes)
+    for arch in archs:
+        if (arch.space, arch.version) != (space, version):
+            raise SpaceMismatchError(
+                f"architectures of {space!r} version {version} and {arch.space!r} version "
+                f"{arch.version} in one prediction"
+            )
+        if len(arch.genes) != n_genes:
+            raise InvalidInputError(
+                f"architectures with {n_genes} and {len(arch.genes)} genes in one prediction"
+            )
+    try:
+        return space, version, np.array([arch.genes for arch in archs], dtype=np.int8)
+    except OverflowError as error:
+        raise InvalidInputError(f"a gene is no choice index: {error}") from error

@@ -1,0 +1,154 @@
+"""Query messages to and from values: the one place where the client meets protobuf."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latlas.records import (
+    CANCELLED,
+    FINISHED,
+    RUNNING,
+    CampaignStatus,
+    DeviceState,
+    FailedTask,
+    Measurement,
+    ModelInfo,
+    Sampling,
+    Validation,
+    VisitSummary,
+)
+from latlas_latency.model import Milliseconds, Prediction
+from latlas_latency.wire import device_from_message, target_from_message
+from latlas_ops.errors import ProtocolError
+from latlas_ops.opspec import OpSpec
+from latlas_protos.v1 import query_pb2 as pb
+
+_STATES = {
+    pb.CAMPAIGN_STATE_RUNNING: RUNNING,
+    pb.CAMPAIGN_STATE_FINISHED: FINISHED,
+    pb.CAMPAIGN_STATE_CANCELLED: CANCELLED,
+}
+
+
+def device_state(message: pb.DeviceState) -> DeviceState:
+    """A device as the coordinator sees it."""
+    return DeviceState(
+        device=device_from_message(message.device),
+        connected=message.connected,
+        last_seen_ns=message.last_seen_ns,
+        busy_with=message.busy_with,
+    )
+
+
+def sampling_message(sampling: Sampling) -> pb.Sampling:
+    """How to time, as a message."""
+    return pb.Sampling(
+        n_rounds=sampling.n_rounds,
+        warmup_runs=sampling.warmup_runs,
+        min_runs=sampling.min_runs,
+        min_duration_ns=sampling.min_duration_ns,
+        timeout_ns=sampling.timeout_ns,
+    )
+
+
+def campaign_status(message: pb.Campaign) -> CampaignStatus:
+    """How far a campaign is.
+
+    Raises:
+        ProtocolError: a state that this version does not know.
+    """
+    if message.state not in _STATES:
+        raise ProtocolError(
+            f"campaign {message.name!r} is in a state that this version of latlas does not know "
+            f"({message.state}); update latlas"
+        )
+    return CampaignStatus(
+        name=message.name,
+        target=message.target,
+        space=message.space,
+        state=_STATES[message.state],
+        created_ns=message.created_ns,
+        n_tasks=message.n_tasks,
+        n_visits_wanted=message.n_visits_wanted,
+        n_visits_done=message.n_visits_done,
+        failed=tuple(
+            FailedTask(task.task_id, task.label, task.error_code, task.reason)
+            for task in message.failed
+        ),
+    )
+
+
+def measurement(message: pb.Measurement) -> Measurement:
+    """A task with its visits, in order of round."""
+    visits = [
+        VisitSummary(visit.round, visit.device_id, visit.started_ns, visit.median_ns, visit.n_runs)
+        for visit in message.visits
+    ]
+    return Measurement(
+        task_id=message.task_id,
+        label=message.label,
+        role=message.role,
+        mode=message.mode,
+        subject=message.subject,
+        genes=tuple(message.genes),
+        visits=tuple(sorted(visits, key=lambda visit: (visit.round, visit.started_ns))),
+    )
+
+
+def model_info(message: pb.LatencyModelInfo) -> ModelInfo:
+    """What a latency model is and how good it is."""
+    given = message.validation
+    validation = Validation(
+        n_networks=given.n_networks,
+        mape=given.mape,
+        max_error=given.max_error,
+        spearman=given.spearman,
+        r2=given.r2,
+        share_within_5_percent=given.share_within_5_percent,
+        share_within_10_percent=given.share_within_10_percent,
+        interval_coverage=given.interval_coverage,
+        interval_level=given.interval_level,
+        label_noise=given.label_noise,
+        common_mode_free_noise=given.common_mode_free_noise,
+    )
+    return ModelInfo(
+        name=message.name,
+        kind=message.kind,
+        space=message.space,
+        target=target_from_message(message.target),
+        created_ns=message.created_ns,
+        n_entries=message.n_entries,
+        calibrated=message.calibrated,
+        validation=validation if given.n_networks else None,
+    )
+
+
+def prediction(messages: list[pb.PredictResponse]) -> Prediction:
+    """The answers to consecutive parts of one request as one prediction.
+
+    Raises:
+        ProtocolError: the coordinator answered with arrays of unlike lengths.
+    """
+
+    def joined(field: str) -> Milliseconds:
+        return np.concatenate([np.asarray(getattr(part, field), np.float64) for part in messages])
+
+    fields = {
+        field: joined(field)
+        for field in (
+            "mean_ms",
+            "lower_ms",
+            "upper_ms",
+            "measured_ms",
+            "interpolated_ms",
+            "estimated_ms",
+        )
+    }
+    if len({len(values) for values in fields.values()}) != 1:
+        raise ProtocolError("the coordinator answered a prediction with arrays of unlike lengths")
+    missing = dict.fromkeys(key for part in messages for key in part.missing_op_keys)
+    return Prediction(
+        **fields,
+        level=messages[0].level,
+        missing=tuple(OpSpec.from_key(key) for key in missing),
+    )

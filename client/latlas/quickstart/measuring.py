@@ -1,0 +1,216 @@
+"""Steps 1 and 2 of the quickstart: profile the space, build the latency models, judge them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+import numpy as np
+from latlas_latency.measurement import PLAIN, Target, statistics
+from latlas_latency.model import LatencyModel
+from latlas_latency.table import LookupTable
+from latlas_ops.errors import LatlasError, MeasurementError, UnreachableError
+from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
+
+from latlas.lab import Lab
+from latlas.progress import Progress
+from latlas.quickstart.results import DeviceFacts, ModelFacts, ProfileFacts
+from latlas.quickstart.settings import QuickstartSettings
+from latlas.records import DeviceState, Measurement, Sampling
+
+PROFILE = "quickstart-profile"
+TARGET = "this-machine"
+MODEL_KINDS = ("table", "mlp", "linear", "macs")
+_DEVICE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What steps 1 and 2 hand on.
+
+    Attributes:
+        target: what the figures are valid for.
+        device: the board, as its agent describes it.
+        measurements: every program of the profile campaign with its visits.
+        models: the latency models by kind.
+    """
+
+    target: Target
+    device: DeviceState
+    measurements: Sequence[Measurement]
+    models: Mapping[str, LatencyModel]
+
+    def of_role(self, role: str) -> list[Measurement]:
+        """The plain measurements of one role."""
+        return [row for row in self.measurements if row.role == role and row.mode == PLAIN]
+
+    def archs(self, role: str, space: SearchSpace) -> ArchBatch:
+        """The architectures of one role, in the order of `of_role`."""
+        return space.batch(
+            ArchConfig(space.name, space.version, row.genes) for row in self.of_role(role)
+        )
+
+    def latencies_ms(self, role: str) -> list[float]:
+        """Measured latencies of one role, in the order of `of_role`."""
+        return [latency_of(row) for row in self.of_role(role)]
+
+
+def latency_of(row: Measurement) -> float:
+    """The latency of a measurement; raises `MeasurementError` if it has no visit."""
+    latency_ms = row.latency_ms
+    if latency_ms is None:
+        raise MeasurementError(f"{row.label} has not been measured; see the agent's log")
+    return latency_ms
+
+
+def await_device(lab: Lab) -> DeviceState:
+    """The device of the quickstart's own agent, as soon as it has joined.
+
+    Raises:
+        UnreachableError: no device joined within a minute.
+    """
+    deadline = time.monotonic() + _DEVICE_SECONDS
+    while time.monotonic() < deadline:
+        connected = [state for state in lab.devices() if state.connected]
+        if connected:
+            return connected[0]
+        time.sleep(0.1)
+    raise UnreachableError("the agent did not join the coordinator; see fleet/agent.log")
+
+
+def run_campaign(lab: Lab, name: str, label: str, stream: TextIO) -> None:
+    """Watches a campaign to its end with a progress bar.
+
+    Raises:
+        MeasurementError: a program could not be measured; the first reason is given.
+    """
+    status = lab.campaign(name)
+    with Progress(
+        label,
+        total=status.n_visits_wanted,
+        done=status.n_visits_done,
+        stream=stream,
+        unit="visits",
+    ) as bar:
+        for status in lab.watch(name):
+            bar.update(status.n_visits_done, total=status.n_visits_wanted)
+    if status.failed:
+        first = status.failed[0]
+        raise MeasurementError(
+            f"{len(status.failed)} programs of campaign {name!r} failed, the first ({first.label}): "
+            f"{first.reason}"
+        )
+
+
+def profile(
+    lab: Lab, space: SearchSpace, settings: QuickstartSettings, core: int, stream: TextIO
+) -> Measured:
+    """Profiles the space on this machine and builds every latency model.
+
+    What an earlier run measured or built is taken as it is.
+    """
+    device = await_device(lab)
+    target = lab.add_target(TARGET, threads=1, cores=(core,))
+    stream.write(
+        f"  device {device.device.device_model}, {target.runtime} {target.runtime_version}, "
+        f"one thread on core {core}\n"
+    )
+    lab.start_profile(
+        PROFILE,
+        space.name,
+        target.name,
+        n_training_networks=settings.n_training_networks,
+        n_calibration_networks=settings.n_calibration_networks,
+        n_validation_networks=settings.n_validation_networks,
+        min_occurrences=settings.min_occurrences,
+        seed=settings.seed,
+        sampling=Sampling(
+            n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns
+        ),
+    )
+    run_campaign(lab, PROFILE, "  measuring", stream)
+    there = {info.name for info in lab.latency_models()}
+    for kind in MODEL_KINDS:
+        if kind in there:
+            continue
+        if kind == "table":
+            lab.build_table(kind, PROFILE)
+        else:
+            lab.fit_predictor(kind, PROFILE, kind, settings.seed)
+    models = {kind: lab.latency_model(kind) for kind in MODEL_KINDS}
+    return Measured(target, device, lab.measurements(PROFILE), models)
+
+
+def profile_facts(
+    measured: Measured, space: SearchSpace, settings: QuickstartSettings
+) -> ProfileFacts:
+    """How much was measured and how noisy it was."""
+    table = measured.models["table"]
+    if not isinstance(table, LookupTable) or table.conditions is None:
+        raise LatlasError("the table of the quickstart lost the conditions it was measured under")
+    conditions = table.conditions
+    validation = table.validation
+    if validation is None:
+        raise LatlasError("the table of the quickstart was not validated")
+    seconds = sum(
+        visit.median_ns * visit.n_runs for row in measured.measurements for visit in row.visits
+    )
+    return ProfileFacts(
+        n_cover_networks=conditions.n_profiled_networks,
+        n_distinct_ops=len(space.slot_entries.ops),
+        n_training_networks=len(measured.of_role("training")),
+        n_calibration_networks=len(measured.of_role("calibration")),
+        n_validation_networks=len(measured.of_role("validation")),
+        n_rounds=conditions.n_rounds,
+        device_seconds=seconds / 1e9,
+        label_noise=validation.label_noise,
+        common_mode_free_noise=validation.common_mode_free_noise,
+        profiler_us_per_node=conditions.profiler_cost.per_node_ns / 1e3,
+        unattributed_share=conditions.remainder_share,
+    )
+
+
+def device_facts(measured: Measured) -> DeviceFacts:
+    """The device and target for the report."""
+    return DeviceFacts(
+        device_model=measured.device.device.device_model,
+        operating_system=measured.device.device.operating_system,
+        target=measured.target.to_dict(),
+    )
+
+
+def model_facts(measured: Measured, space: SearchSpace, level: float) -> list[ModelFacts]:
+    """Every latency model on the validation networks, which no fit has seen."""
+    archs = measured.archs("validation", space)
+    truth = np.array(measured.latencies_ms("validation"))
+    rows = []
+    for kind in MODEL_KINDS:
+        found = measured.models[kind].predict(archs, level)
+        inside = (found.lower_ms <= truth) & (truth <= found.upper_ms)
+        rows.append(
+            ModelFacts(
+                kind=kind,
+                measured_ms=truth.tolist(),
+                predicted_ms=found.mean_ms.tolist(),
+                lower_ms=found.lower_ms.tolist(),
+                upper_ms=found.upper_ms.tolist(),
+                mape=statistics.mape(truth, found.mean_ms),
+                max_error=statistics.max_error(truth, found.mean_ms),
+                spearman=statistics.spearman(truth, found.mean_ms),
+                r2=statistics.r_squared(truth, found.mean_ms),
+                share_within_5_percent=statistics.share_within(truth, found.mean_ms, 0.05),
+                share_within_10_percent=statistics.share_within(truth, found.mean_ms, 0.10),
+                interval_coverage=float(inside.mean()),
+                interval_level=level,
+            )
+        )
+    return rows
+
+
+def campaign_name(prefix: str, programs: Sequence[tuple[str, str]]) -> str:
+    """A name that is the same for the same programs, so that they are not measured twice."""
+    text = "\n".join(f"{sha256} {label}" for sha256, label in programs)
+    return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

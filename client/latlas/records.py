@@ -1,0 +1,204 @@
+"""What a coordinator answers with, as frozen values. Field names end in their unit."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from latlas_latency.measurement.device import Device
+from latlas_latency.measurement.target import Target
+
+RUNNING = "running"
+FINISHED = "finished"
+CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How every program of a campaign is timed.
+
+    Attributes:
+        n_rounds: visits per program and mode; the rounds of all programs are interleaved.
+        warmup_runs: inferences before each visit that are not timed.
+        min_runs: least number of timed inferences in a visit.
+        min_duration_ns: least total time of the timed inferences in a visit.
+        timeout_ns: a visit that takes longer counts as hung.
+    """
+
+    n_rounds: int = 3
+    warmup_runs: int = 3
+    min_runs: int = 5
+    min_duration_ns: int = 30_000_000
+    timeout_ns: int = 120_000_000_000
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """A device that the coordinator knows.
+
+    Attributes:
+        device: the board and what can be run on it.
+        connected: whether its agent has a session now.
+        last_seen_ns: Unix time of the last sign of life.
+        busy_with: the campaign it works on, empty when idle.
+    """
+
+    device: Device
+    connected: bool
+    last_seen_ns: int
+    busy_with: str
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A program that could not be measured.
+
+    Attributes:
+        task_id: the task.
+        label: what listings call its program.
+        error_code: name of the `latlas_ops.errors` class.
+        reason: one line.
+    """
+
+    task_id: str
+    label: str
+    error_code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CampaignStatus:
+    """How far a campaign is.
+
+    Attributes:
+        name: its name.
+        target: name of the target it measures on.
+        space: search space that it profiles; empty for a campaign that measures programs.
+        state: `running`, `finished` or `cancelled`.
+        created_ns: Unix time at which it was started.
+        n_tasks: programs to measure, each in one mode.
+        n_visits_wanted: visits that complete it.
+        n_visits_done: visits stored so far.
+        failed: tasks that were given up, with the reason.
+    """
+
+    name: str
+    target: str
+    space: str
+    state: str
+    created_ns: int
+    n_tasks: int
+    n_visits_wanted: int
+    n_visits_done: int
+    failed: tuple[FailedTask, ...] = ()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it still wants visits."""
+        return self.state == RUNNING
+
+
+@dataclass(frozen=True)
+class VisitSummary:
+    """One visit without its samples.
+
+    Attributes:
+        round: round number, from 0.
+        device_id: the board that was measured.
+        started_ns: Unix time at the first timed inference.
+        median_ns: median duration of an inference.
+        n_runs: timed inferences.
+    """
+
+    round: int
+    device_id: str
+    started_ns: int
+    median_ns: int
+    n_runs: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one program in one mode.
+
+    Attributes:
+        task_id: the task.
+        label: what listings call the program.
+        role: `cover`, `training`, `calibration`, `validation` or `measured`.
+        mode: `plain`, or `profiled` with per-node times.
+        subject: key of the network.
+        genes: choice per gene where the program is an architecture of the campaign's space.
+        visits: the visits so far, in order of round.
+    """
+
+    task_id: str
+    label: str
+    role: str
+    mode: str
+    subject: str
+    genes: tuple[int, ...]
+    visits: tuple[VisitSummary, ...]
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median of the visits' medians in milliseconds; None without a visit."""
+        if not self.visits:
+            return None
+        return statistics.median(visit.median_ns for visit in self.visits) / 1e6
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Errors of a latency model on networks that no fit has seen; fractions, 0.02 is 2 %.
+
+    Attributes:
+        n_networks: validation networks; with none every other figure is without meaning.
+        mape: mean absolute error relative to the measured latency.
+        max_error: greatest of those.
+        spearman: rank correlation.
+        r2: coefficient of determination.
+        share_within_5_percent: share of networks predicted within 5 %.
+        share_within_10_percent: share of networks predicted within 10 %.
+        interval_coverage: share of networks inside the interval.
+        interval_level: coverage that the interval promises.
+        label_noise: MAPE of one half of the rounds against the other.
+        common_mode_free_noise: the same after dividing each round by its median ratio over all
+            networks.
+    """
+
+    n_networks: int
+    mape: float
+    max_error: float
+    spearman: float
+    r2: float
+    share_within_5_percent: float
+    share_within_10_percent: float
+    interval_coverage: float
+    interval_level: float
+    label_noise: float
+    common_mode_free_noise: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A latency model that the coordinator holds.
+
+    Attributes:
+        name: its name.
+        kind: `table`, `mlp`, `linear` or `macs`.
+        space: search space it was made for; empty if it is bound to none.
+        target: what its figures are valid for.
+        created_ns: Unix time at which it was made.
+        n_entries: entries of a table; 0 for a predictor.
+        calibrated: whether whole networks corrected it.
+        validation: its errors on networks that no fit has seen, None if there were none.
+    """
+
+    name: str
+    kind: str
+    space: str
+    target: Target
+    created_ns: int
+    n_entries: int
+    calibrated: bool
+    validation: Validation | None

@@ -1,0 +1,67 @@
+"""The values the coordinator works with. Frozen, checked at birth, free of storage and wire."""
+
+from latlas_coordinator.domain.artefacts import (
+    LatencyModelRecord,
+    ProgramOrigin,
+    ProgramRecord,
+)
+from latlas_coordinator.domain.fleet import (
+    AgentRecord,
+    DeviceRecord,
+    LeaseItem,
+    LeaseRecord,
+    LeaseReference,
+    LeaseState,
+    NewLease,
+    RecordedBatch,
+    Report,
+    ReportBatch,
+)
+from latlas_coordinator.domain.names import check_name
+from latlas_coordinator.domain.work import (
+    Campaign,
+    CampaignState,
+    CampaignStatus,
+    FailedTask,
+    MeasuredProgram,
+    MeasurePlan,
+    Plan,
+    ProfilePlan,
+    Role,
+    Sampling,
+    Task,
+    TaskFailure,
+    TaskProgress,
+    VisitSummary,
+)
+
+__all__ = [
+    "AgentRecord",
+    "Campaign",
+    "CampaignState",
+    "CampaignStatus",
+    "DeviceRecord",
+    "FailedTask",
+    "LatencyModelRecord",
+    "LeaseItem",
+    "LeaseRecord",
+    "LeaseReference",
+    "LeaseState",
+    "MeasurePlan",
+    "MeasuredProgram",
+    "NewLease",
+    "Plan",
+    "ProfilePlan",
+    "ProgramOrigin",
+    "ProgramRecord",
+    "RecordedBatch",
+    "Report",
+    "ReportBatch",
+    "Role",
+    "Sampling",
+    "Task",
+    "TaskFailure",
+    "TaskProgress",
+    "VisitSummary",
+    "check_name",
+]

@@ -1,0 +1,268 @@
+"""What is to be measured: campaigns, their plans and tasks, and how far they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from latlas_coordinator.domain.names import check_name
+from latlas_ops.errors import InvalidInputError, LatlasError, from_wire
+from latlas_ops.space import ArchConfig
+
+
+class Role(Enum):
+    """What the visits of a task are for."""
+
+    COVER = "cover"
+    TRAINING = "training"
+    CALIBRATION = "calibration"
+    VALIDATION = "validation"
+    MEASURED = "measured"
+
+
+class CampaignState(Enum):
+    """Where a campaign stands. Only a running one has work."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one task is measured.
+
+    Attributes:
+        n_rounds: visits wanted, one per round.
+        warmup_runs: inferences before each visit that are not timed.
+        min_runs: timed inferences per visit, at least.
+        min_duration_ns: timed duration of a visit, at least.
+        timeout_ns: loading and one visit together must end within this time.
+    """
+
+    n_rounds: int = 3
+    warmup_runs: int = 2
+    min_runs: int = 5
+    min_duration_ns: int = 50_000_000
+    timeout_ns: int = 120_000_000_000
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("n_rounds", 1),
+            ("warmup_runs", 0),
+            ("min_runs", 1),
+            ("min_duration_ns", 0),
+            ("timeout_ns", 1),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                raise InvalidInputError(f"sampling: {name} must be at least {least}, not {value}")
+        if self.n_rounds > 1000:
+            raise InvalidInputError(f"sampling: n_rounds must be at most 1000, not {self.n_rounds}")
+
+
+@dataclass(frozen=True)
+class ProfilePlan:
+    """Profile a search space; fields as in the message of the same name."""
+
+    space: str
+    n_training_networks: int
+    n_calibration_networks: int
+    n_validation_networks: int
+    min_occurrences: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("n_training_networks", 0, 100_000),
+            ("n_calibration_networks", 0, 100_000),
+            ("n_validation_networks", 0, 100_000),
+            ("min_occurrences", 1, 100),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InvalidInputError(f"plan: {name} must be {least} to {most}, not {value}")
+
+
+@dataclass(frozen=True)
+class MeasuredProgram:
+    """An uploaded program and what to call it."""
+
+    sha256: str
+    label: str
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """Measure programs that were uploaded."""
+
+    programs: tuple[MeasuredProgram, ...]
+
+    def __post_init__(self) -> None:
+        if not self.programs:
+            raise InvalidInputError("plan: a campaign needs at least one program to measure")
+        seen = set()
+        for program in self.programs:
+            if program.sha256 in seen:
+                raise InvalidInputError(f"plan: program {program.sha256} is listed twice")
+            seen.add(program.sha256)
+
+
+Plan = ProfilePlan | MeasurePlan
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is wanted on which target.
+
+    Attributes:
+        name: unique name of the user's choosing.
+        target: name of the target.
+        plan: what is measured.
+        sampling: how each task is measured.
+        created_ns: Unix time of its start.
+        state: where it stands.
+    """
+
+    name: str
+    target: str
+    plan: Plan
+    sampling: Sampling
+    created_ns: int
+    state: CampaignState = CampaignState.RUNNING
+
+    def __post_init__(self) -> None:
+        check_name("campaign", self.name)
+
+    @property
+    def space(self) -> str:
+        """Name of the space that is profiled; empty for measured programs."""
+        return self.plan.space if isinstance(self.plan, ProfilePlan) else ""
+
+    def definition(self) -> dict[str, Any]:
+        """Field path → value of all that the user chose; two equal ones are one campaign."""
+        plan = dataclasses.asdict(self.plan)
+        if isinstance(self.plan, MeasurePlan):
+            plan = {"programs": [[program.sha256, program.label] for program in self.plan.programs]}
+        return {
+            "target": self.target,
+            "plan.kind": "profile" if isinstance(self.plan, ProfilePlan) else "measure",
+            **{f"plan.{name}": value for name, value in plan.items()},
+            **{f"sampling.{name}": value for name, value in vars(self.sampling).items()},
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """One program on one target: measured once per round until every round has a visit.
+
+    Attributes:
+        task_id: unique.
+        campaign: name of the campaign.
+        target: name of the target.
+        program_sha256: the program.
+        mode: `PLAIN` or `PROFILED` of `latlas_latency.measurement`.
+        role: what its visits are for.
+        label: what to call it in listings.
+        sampling: how it is measured.
+        arch: the architecture that the program implements, if it is one of a space.
+    """
+
+    task_id: str
+    campaign: str
+    target: str
+    program_sha256: str
+    mode: str
+    role: Role
+    label: str
+    sampling: Sampling
+    arch: ArchConfig | None = None
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """Why a task could not be measured.
+
+    Attributes:
+        task_id: the task.
+        error_code: name of a `latlas_ops.errors` class.
+        reason: one line.
+    """
+
+    task_id: str
+    error_code: str
+    reason: str
+
+    def error(self) -> LatlasError:
+        """The failure as the error that it names."""
+        return from_wire(self.error_code, self.reason)
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """A task and how far it is.
+
+    Attributes:
+        task: the task.
+        visited: rounds that have a visit.
+        attempts: leases under which it has failed.
+        failure: why it was given up; None while it is not.
+        last_failure: the newest failure, whether it was given up or not.
+    """
+
+    task: Task
+    visited: frozenset[int] = frozenset()
+    attempts: int = 0
+    failure: TaskFailure | None = None
+    last_failure: TaskFailure | None = None
+
+    @property
+    def missing_rounds(self) -> tuple[int, ...]:
+        """Rounds without a visit, rising; empty where the task was given up."""
+        if self.failure is not None:
+            return ()
+        return tuple(
+            number for number in range(self.task.sampling.n_rounds) if number not in self.visited
+        )
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task that was given up, for listings."""
+
+    label: str
+    failure: TaskFailure
+
+
+@dataclass(frozen=True)
+class CampaignStatus:
+    """A campaign and its progress.
+
+    Attributes:
+        campaign: the campaign.
+        n_tasks: tasks, those given up included.
+        n_visits_wanted: visits at its end; rounds that tasks given up still lacked do not count.
+        n_visits_done: visits so far.
+        failed: tasks given up.
+    """
+
+    campaign: Campaign
+    n_tasks: int
+    n_visits_wanted: int
+    n_visits_done: int
+    failed: tuple[FailedTask, ...] = ()
+
+
+@dataclass(frozen=True)
+class VisitSummary:
+    """A visit in a listing; durations in nanoseconds, `median_ns` over its `n_runs` inferences."""
+
+    task_id: str
+    round: int
+    device_id: str
+    started_ns: int
+    median_ns: int
+    n_runs: int

@@ -1,0 +1,259 @@
+"""Latency models: made from campaigns, asked, exported and imported."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from latlas_latency.formats import dump_latency_model, export_latency_model, load_latency_model
+from numpy.typing import NDArray
+
+from latlas_coordinator.domain import (
+    Campaign,
+    CampaignState,
+    LatencyModelRecord,
+    Role,
+    check_name,
+)
+from latlas_coordinator.handlers.measurements import read_observations
+from latlas_coordinator.storage import Store
+from latlas_latency.measurement import PROFILED, Target
+from latlas_latency.model import LatencyModel, Prediction, Subjects
+from latlas_latency.observations import Observation, measure_drift
+from latlas_latency.table import LookupTable
+from latlas_latency.table_building import build_table as tabulate
+from latlas_latency.validation import Validation, validate
+from latlas_ops.errors import InvalidInputError
+from latlas_ops.space import ArchBatch, SearchSpace
+from latlas_ops.spaces import get_space
+
+TABLE = "table"
+VALIDATION_LEVEL = 0.9
+"""Coverage that intervals promise when a model is validated."""
+
+_FIT_ROLES = (Role.TRAINING, Role.CALIBRATION)
+_N_CACHED = 8
+
+_Fit = Callable[[ArchBatch, NDArray[np.float64], Target, int], LatencyModel]
+
+
+def build_table(store: Store, name: str, campaign: str, now_ns: int) -> LatencyModelRecord:
+    """Makes the lookup table of a profile campaign and keeps it.
+
+    Cover networks give the entries, calibration networks the line from sums to whole networks;
+    validation networks, which neither has seen, the errors.
+
+    Raises:
+        NotFoundError: no such campaign.
+        InvalidInputError: the campaign profiles no space, still runs, or has measured too little.
+        ConflictError: the name stands for a model made from other things.
+        UnknownOpError: a calibration network holds an op that no cover network holds.
+    """
+    source = _Source.of(store, name, campaign)
+    cover = source.observations([Role.COVER])
+    profiled = [observation for observation in cover if observation.mode == PROFILED]
+    if not profiled:
+        raise InvalidInputError(
+            f"campaign {campaign!r} has measured no cover network: start it anew"
+        )
+    table = tabulate(
+        profiled=profiled,
+        plain=[observation for observation in cover if observation.mode != PROFILED],
+        calibration=source.observations([Role.CALIBRATION]),
+        target=source.target,
+        space=source.space,
+    )
+    validation = source.validate(table)
+    if validation is not None:
+        table = table.with_validation(validation)
+    record = LatencyModelRecord(
+        name=name,
+        kind=TABLE,
+        space=source.space.name,
+        target=source.target,
+        campaign=campaign,
+        created_ns=now_ns,
+        n_entries=len(table.entries),
+        calibrated=table.calibrated,
+        validation=validation,
+    )
+    store.put_latency_model(record, dump_latency_model(table))
+    return record
+
+
+def fit_predictor(
+    store: Store, name: str, campaign: str, *, kind: str, seed: int, now_ns: int
+) -> LatencyModelRecord:
+    """Fits a predictor on the whole networks of a profile campaign and keeps it.
+
+    It learns from training and calibration networks, with the drift that all networks share taken
+    out of their labels; validation networks give the errors.
+
+    Args:
+        store: where the campaign is.
+        name: what to call the predictor.
+        campaign: the campaign.
+        kind: `mlp`, `linear` or `macs`.
+        seed: seed of what is random in the fit.
+        now_ns: Unix time.
+
+    Raises: as `build_table`; `MissingDependencyError` if the fit needs a package that is missing.
+    """
+    fits = _fits()
+    if kind not in fits:
+        raise InvalidInputError(f"no predictor is called {kind!r}; there are {', '.join(fits)}")
+    source = _Source.of(store, name, campaign)
+    observations = source.observations(_FIT_ROLES)
+    if not observations:
+        raise InvalidInputError(
+            f"campaign {campaign!r} has measured no training network to fit a predictor on"
+        )
+    drift = measure_drift(observations)
+    labels_ms = np.array([drift.latency_ns(observation) / 1e6 for observation in observations])
+    batch = source.space.batch(
+        [observation.arch for observation in observations if observation.arch is not None]
+    )
+    model = fits[kind](batch, labels_ms, source.target, seed)
+    record = LatencyModelRecord(
+        name=name,
+        kind=kind,
+        space=source.space.name,
+        target=source.target,
+        campaign=campaign,
+        created_ns=now_ns,
+        n_entries=0,
+        calibrated=True,
+        validation=source.validate(model),
+    )
+    store.put_latency_model(record, dump_latency_model(model))
+    return record
+
+
+def predict(
+    store: Store,
+    models: ModelCache,
+    name: str,
+    subjects: Subjects,
+    *,
+    level: float,
+    allow_estimates: bool,
+) -> Prediction:
+    """Latencies by a model; errors as in `LatencyModel.predict`."""
+    if not 0 < level < 1:
+        raise InvalidInputError(f"level must lie between 0 and 1, not {level}")
+    return models.get(store, name).predict(subjects, level, allow_estimates=allow_estimates)
+
+
+def export_model(store: Store, models: ModelCache, name: str, fmt: str) -> tuple[bytes, str]:
+    """A model as a file: its bytes and its name.
+
+    Raises:
+        NotFoundError: no such model.
+        InvalidInputError: no such format, or not for this kind of model.
+    """
+    record = store.get_latency_model(name)
+    space = get_space(record.space) if record.space else None
+    data, suffix = export_latency_model(models.get(store, name), fmt, space)
+    return data, name + suffix
+
+
+def import_model(store: Store, name: str, data: bytes, now_ns: int) -> LatencyModelRecord:
+    """Keeps a model that was made elsewhere.
+
+    Raises:
+        InvalidInputError: the name is malformed, or `data` is no latency model.
+        ConflictError: the name stands for another model.
+    """
+    check_name("latency model", name)
+    model = load_latency_model(data)
+    is_table = isinstance(model, LookupTable)
+    record = LatencyModelRecord(
+        name=name,
+        kind=TABLE if is_table else model.kind,
+        space=model.space.name if model.space is not None else "",
+        target=model.target,
+        campaign="",
+        created_ns=now_ns,
+        n_entries=len(model.entries) if is_table else 0,
+        calibrated=model.calibrated if is_table else True,
+        validation=model.validation,
+    )
+    store.put_latency_model(record, data)
+    return record
+
+
+class ModelCache:
+    """The models that were asked last, loaded. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[tuple[str, int], LatencyModel] = OrderedDict()
+
+    def get(self, store: Store, name: str) -> LatencyModel:
+        """The model of a name as it is now in the store; raises `NotFoundError`."""
+        key = name, store.get_latency_model(name).created_ns
+        with self._lock:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+                return self._loaded[key]
+        model = load_latency_model(store.read_latency_model(name))
+        with self._lock:
+            self._loaded[key] = model
+            while len(self._loaded) > _N_CACHED:
+                self._loaded.popitem(last=False)
+        return model
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A campaign that a model is made from."""
+
+    store: Store
+    campaign: Campaign
+    space: SearchSpace
+    target: Target
+
+    @classmethod
+    def of(cls, store: Store, name: str, campaign: str) -> _Source:
+        """Checks the name of the model and that the campaign can give one."""
+        check_name("latency model", name)
+        status = store.get_campaign(campaign)
+        if not status.campaign.space:
+            raise InvalidInputError(
+                f"campaign {campaign!r} measures programs; a latency model is made from one that "
+                "profiles a space"
+            )
+        if status.campaign.state is CampaignState.RUNNING:
+            raise InvalidInputError(
+                f"campaign {campaign!r} still runs ({status.n_visits_done} of "
+                f"{status.n_visits_wanted} visits): wait for its end, or cancel it to use what it "
+                "has"
+            )
+        target = store.get_target(status.campaign.target)
+        return cls(store, status.campaign, get_space(status.campaign.space), target)
+
+    def observations(self, roles: Collection[Role]) -> list[Observation]:
+        """What tasks of these roles have measured."""
+        found = read_observations(self.store, self.campaign.name, roles)
+        return [observation for _, observation in found]
+
+    def validate(self, model: LatencyModel) -> Validation | None:
+        """Errors on the campaign's validation networks; None if it has none."""
+        unseen = self.observations([Role.VALIDATION])
+        return validate(model, unseen, self.space, level=VALIDATION_LEVEL) if unseen else None
+
+
+def _fits() -> Mapping[str, _Fit]:
+    """The predictors by kind. Imported late: they bring heavy packages."""
+    from latlas_latency.predictors.linear import fit_linear
+    from latlas_latency.predictors.macs import fit_macs
+    from latlas_latency.predictors.mlp import fit_mlp
+
+    return {
+        "mlp": lambda batch, labels_ms, target, seed: fit_mlp(batch, labels_ms, target, seed=seed),
+        "linear": lambda batch, labels_ms, target, seed: fit_linear(batch, labels_ms, target),
+        "macs": lambda batch, labels_ms, target, seed: fit_macs(batch, labels_ms, target),
+    }

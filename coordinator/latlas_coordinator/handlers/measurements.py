@@ -1,0 +1,68 @@
+"""What a campaign has measured: for listings, and as observations for latency models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from latlas_coordinator.domain import Role, Task, VisitSummary
+from latlas_coordinator.storage import Store
+from latlas_latency.observations import Observation
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One task with the visits it has.
+
+    Attributes:
+        task: the task.
+        subject: what its figures are about: key of the network, or hash of an uploaded program.
+        visits: its visits by round.
+    """
+
+    task: Task
+    subject: str
+    visits: tuple[VisitSummary, ...]
+
+
+def list_measurements(store: Store, campaign: str) -> list[Measurement]:
+    """The tasks of a campaign with their visits; raises `NotFoundError`."""
+    tasks = [progress.task for progress in store.list_tasks(campaign)]
+    programs = store.get_programs({task.program_sha256 for task in tasks})
+    visits: dict[str, list[VisitSummary]] = defaultdict(list)
+    for visit in store.list_visit_summaries(campaign):
+        visits[visit.task_id].append(visit)
+    return [
+        Measurement(task, programs[task.program_sha256].subject, tuple(visits[task.task_id]))
+        for task in tasks
+    ]
+
+
+def read_observations(
+    store: Store, campaign: str, roles: Collection[Role]
+) -> list[tuple[Task, Observation]]:
+    """Tasks of these roles that have visits and a known network, with all they have measured.
+
+    Raises:
+        NotFoundError: no campaign has that name.
+    """
+    tasks = [
+        progress.task for progress in store.list_tasks(campaign) if progress.task.role in roles
+    ]
+    visits = store.read_visits(campaign, roles)
+    programs = store.get_programs({task.program_sha256 for task in tasks})
+    targets = {name: store.get_target(name) for name in {task.target for task in tasks}}
+    found = []
+    for task in tasks:
+        program = programs[task.program_sha256]
+        if task.task_id in visits and program.network is not None:
+            observation = Observation(
+                network=program.network,
+                tensor_positions=program.tensor_positions,
+                visits=tuple(visits[task.task_id]),
+                arch=task.arch,
+                target=targets[task.target],
+            )
+            found.append((task, observation))
+    return found

@@ -1,0 +1,152 @@
+"""Which networks a profile campaign measures. Pure: the same plan gives the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_coordinator.covering import cover_networks
+from latlas_coordinator.domain import ProfilePlan, Role
+from latlas_ops.costs import space_costs
+from latlas_ops.errors import InvalidInputError
+from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
+
+_POOL_PER_NETWORK = 64
+_LEAST_POOL = 1024
+_MAX_TILT = 3.0
+_MAX_BARREN_DRAWS = 20
+
+_Draw = Callable[[int], ArchBatch]
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """An architecture and what its visits are for."""
+
+    role: Role
+    arch: ArchConfig
+
+
+def plan_profile(space: SearchSpace, plan: ProfilePlan) -> list[PlannedNetwork]:
+    """The networks of a profile campaign, in order of their roles.
+
+    All architectures differ, except that a small space may need a cover network twice.
+
+    - *Cover* networks hold every distinct op often enough; see `cover_networks`.
+    - *Calibration* networks span the range of multiply-accumulates in even steps on a logarithmic
+      scale, both extremes of the space included: an affine correction that is fitted on the
+      middle of the range alone errs at its ends.
+    - *Validation* networks are drawn with every gene uniform, as "a random architecture" is
+      usually meant.
+    - *Training* networks are half drawn like that and half *tilted* (see `tilted_sample`). A
+      search under a tight budget goes where uniform draws almost never fall, and there a
+      predictor that has only seen uniform ones would extrapolate.
+
+    Raises:
+        InvalidInputError: the space is too small for so many different architectures.
+    """
+    # One stream per role, so that asking for more of one role leaves the others as they are.
+    streams = [np.random.default_rng([plan.seed, number]) for number in range(4)]
+    cover = space.archs(cover_networks(space, plan.min_occurrences, streams[0]))
+    chosen = _Chosen(space, cover)
+    chosen.add(
+        Role.CALIBRATION,
+        _calibration_archs(space, plan.n_calibration_networks, chosen, streams[1]),
+    )
+    chosen.draw(Role.VALIDATION, plan.n_validation_networks, lambda n: space.sample(n, streams[2]))
+    n_tilted = plan.n_training_networks // 2
+    chosen.draw(Role.TRAINING, n_tilted, lambda n: tilted_sample(space, n, streams[3]))
+    chosen.draw(
+        Role.TRAINING, plan.n_training_networks - n_tilted, lambda n: space.sample(n, streams[3])
+    )
+    return chosen.networks
+
+
+def tilted_sample(space: SearchSpace, n_archs: int, rng: np.random.Generator) -> ArchBatch:
+    """Architectures from small to large, `(n_archs, n_genes)`.
+
+    Each architecture has a tilt `t`, uniform in [-3, 3], and each of its genes takes choice `k` of
+    `n` with probability proportional to `exp(t * k / (n - 1) * 2)`: choices rise from small to
+    large in every space, so a negative tilt makes small architectures and a positive one large
+    ones, with all of their genes still random.
+    """
+    tilts = rng.uniform(-_MAX_TILT, _MAX_TILT, size=(n_archs, 1))
+    columns = []
+    for size in space.sizes.tolist():
+        steps = np.arange(size) / max(size - 1, 1)
+        probabilities = np.exp(tilts * steps * 2)
+        cumulative = np.cumsum(probabilities, axis=1)
+        draws = rng.uniform(size=(n_archs, 1)) * cumulative[:, -1:]
+        columns.append((draws >= cumulative).sum(axis=1))
+    return ArchBatch(space, space.canonical(np.stack(columns, axis=1)))
+
+
+class _Chosen:
+    """The networks chosen so far."""
+
+    def __init__(self, space: SearchSpace, cover: list[ArchConfig]) -> None:
+        self._space = space
+        self._taken = set(cover)
+        self.networks = [PlannedNetwork(Role.COVER, arch) for arch in cover]
+
+    def __contains__(self, arch: ArchConfig) -> bool:
+        return arch in self._taken
+
+    def add(self, role: Role, archs: list[ArchConfig]) -> None:
+        """Adds architectures, those left out that are there already."""
+        for arch in archs:
+            if arch not in self._taken:
+                self._taken.add(arch)
+                self.networks.append(PlannedNetwork(role, arch))
+
+    def draw(self, role: Role, n_networks: int, draw: _Draw) -> None:
+        """Adds `n_networks` new architectures from `draw(n)`."""
+        wanted = len(self.networks) + n_networks
+        n_barren = 0
+        while len(self.networks) < wanted:
+            before = len(self.networks)
+            n_missing = wanted - before
+            self.add(role, self._space.archs(draw(n_missing)))
+            n_barren = 0 if len(self.networks) > before else n_barren + 1
+            if n_barren == _MAX_BARREN_DRAWS:
+                raise _too_small(self._space, role)
+
+
+def _calibration_archs(
+    space: SearchSpace, n_archs: int, chosen: _Chosen, rng: np.random.Generator
+) -> list[ArchConfig]:
+    """Architectures that are not chosen yet, in even steps of log MACs, smallest first."""
+    if not n_archs:
+        return []
+    pool = tilted_sample(space, max(_LEAST_POOL, _POOL_PER_NETWORK * n_archs), rng)
+    genes = np.concatenate([space.extremes().genes, pool.genes])
+    _, first = np.unique(genes, axis=0, return_index=True)
+    candidates = ArchBatch(space, genes[np.sort(first)])
+    free = [index for index, arch in enumerate(space.archs(candidates)) if arch not in chosen]
+    if len(free) < n_archs:
+        raise _too_small(space, Role.CALIBRATION)
+    candidates = ArchBatch(space, candidates.genes[free])
+    log_macs = np.log(space_costs(candidates).macs)
+    picked = _evenly_spread(log_macs, n_archs)
+    return space.archs(ArchBatch(space, candidates.genes[picked]))
+
+
+def _evenly_spread(values: NDArray[np.float64], n_picked: int) -> NDArray[np.intp]:
+    """Indices of `n_picked` different values, nearest to even steps over their range."""
+    open_ = np.ones(len(values), dtype=bool)
+    picked = []
+    for goal in np.linspace(values.min(), values.max(), n_picked):
+        distances = np.where(open_, np.abs(values - goal), np.inf)
+        picked.append(int(distances.argmin()))
+        open_[picked[-1]] = False
+    return np.array(picked, dtype=np.intp)
+
+
+def _too_small(space: SearchSpace, role: Role) -> InvalidInputError:
+    return InvalidInputError(
+        f"space {space.name!r} has {space.count().distinct} architectures, too few for the "
+        f"{role.value} networks that the plan asks for; ask for fewer"
+    )

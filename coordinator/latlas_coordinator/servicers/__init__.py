@@ -1,0 +1,1 @@
+"""gRPC: messages in, handlers called on the right thread, messages out."""

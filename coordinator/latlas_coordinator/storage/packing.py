@@ -1,0 +1,162 @@
+"""Values to and from what a database column holds: JSON-ready values and compact bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from latlas_coordinator.domain import (
+    LeaseItem,
+    MeasuredProgram,
+    MeasurePlan,
+    Plan,
+    ProfilePlan,
+)
+from latlas_latency.measurement import WHOLE_NETWORK, Conditions, Device, RuntimeCapability, Series
+from latlas_latency.validation import Validation
+from latlas_ops.errors import LatlasError, StorageError
+from latlas_ops.space import ArchConfig
+
+Json = Any
+"""What the JSON type of a column takes and gives."""
+
+_NODES_VERSION = 1
+
+
+def pack_samples(series: Series) -> bytes:
+    """Samples of a whole network as little-endian int64."""
+    return series.packed()
+
+
+def unpack_samples(packed: bytes) -> Series:
+    """The series of a whole network; raises `StorageError` if the bytes are broken."""
+    try:
+        return Series.unpack(WHOLE_NETWORK, packed)
+    except LatlasError as error:
+        raise StorageError(f"a stored visit is broken: {error}") from error
+
+
+def pack_nodes(nodes: Sequence[Series]) -> bytes:
+    """Series of nodes, all of one length, in one compressed block.
+
+    Layout before compression (zlib): one line of JSON with `version`, `labels` and `nodes`, a line
+    feed, then the samples `(n_nodes, n_runs)` as little-endian int64 in C order.
+    """
+    header = json.dumps(
+        {
+            "version": _NODES_VERSION,
+            "labels": [series.label for series in nodes],
+            "nodes": [series.node for series in nodes],
+        },
+        separators=(",", ":"),
+    )
+    samples = b"".join(series.packed() for series in nodes)
+    return zlib.compress(header.encode() + b"\n" + samples, level=1)
+
+
+def unpack_nodes(packed: bytes) -> tuple[Series, ...]:
+    """The inverse of `pack_nodes`; raises `StorageError` if the bytes are broken or newer."""
+    try:
+        header_line, _, samples = zlib.decompress(packed).partition(b"\n")
+        header = json.loads(header_line)
+        if header["version"] != _NODES_VERSION:
+            raise StorageError(
+                f"stored node times have version {header['version']}, this Latlas reads "
+                f"{_NODES_VERSION}: upgrade Latlas"
+            )
+        labels, nodes = header["labels"], header["nodes"]
+        rows = np.frombuffer(samples, dtype="<i8").reshape(len(labels), -1)
+        return tuple(
+            Series(label, row, node) for label, node, row in zip(labels, nodes, rows, strict=True)
+        )
+    except (zlib.error, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"stored node times are broken: {error}") from error
+
+
+def conditions_to_json(conditions: Conditions) -> Json:
+    """Only the figures that are known."""
+    return {name: value for name, value in vars(conditions).items() if value is not None}
+
+
+def conditions_from_json(record: Mapping[str, Any]) -> Conditions:
+    """Inverse of `conditions_to_json`; figures of a newer version are passed over."""
+    known = {field.name for field in dataclasses.fields(Conditions)}
+    return Conditions(**{name: value for name, value in record.items() if name in known})
+
+
+def device_to_json(device: Device) -> Json:
+    """Every field, capabilities as a list."""
+    return dataclasses.asdict(device)
+
+
+def device_from_json(record: Mapping[str, Any]) -> Device:
+    """Inverse of `device_to_json`."""
+    runtimes = []
+    for found in record["runtimes"]:
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items()
+        }
+        runtimes.append(RuntimeCapability(**values))
+    return Device(**{**record, "runtimes": tuple(runtimes)})
+
+
+def plan_to_json(plan: Plan) -> Json:
+    """The plan's fields and its kind."""
+    kind = "profile" if isinstance(plan, ProfilePlan) else "measure"
+    return {"kind": kind, **dataclasses.asdict(plan)}
+
+
+def plan_from_json(record: Mapping[str, Any]) -> Plan:
+    """Inverse of `plan_to_json`."""
+    fields = {name: value for name, value in record.items() if name != "kind"}
+    if record["kind"] == "profile":
+        return ProfilePlan(**fields)
+    return MeasurePlan(tuple(MeasuredProgram(**program) for program in fields["programs"]))
+
+
+def arch_to_json(arch: ArchConfig | None) -> Json:
+    """The architecture's fields; None stays None."""
+    return None if arch is None else dataclasses.asdict(arch)
+
+
+def arch_from_json(record: Mapping[str, Any] | None) -> ArchConfig | None:
+    """Inverse of `arch_to_json`."""
+    if record is None:
+        return None
+    return ArchConfig(record["space"], record["version"], tuple(record["genes"]))
+
+
+def items_to_json(items: Sequence[LeaseItem]) -> Json:
+    """Pairs of task and rounds."""
+    return [[item.task_id, list(item.rounds)] for item in items]
+
+
+def items_from_json(record: Sequence[Any]) -> tuple[LeaseItem, ...]:
+    """Inverse of `items_to_json`."""
+    return tuple(LeaseItem(task_id, tuple(rounds)) for task_id, rounds in record)
+
+
+def validation_to_json(validation: Validation | None) -> Json:
+    """The figures by name; None stays None. Infinities and NaNs become None."""
+    if validation is None:
+        return None
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in vars(validation).items()
+    }
+
+
+def validation_from_json(record: Mapping[str, Any] | None) -> Validation | None:
+    """Inverse of `validation_to_json`; None within becomes NaN."""
+    if record is None:
+        return None
+    values: dict[str, Any] = {
+        name: float("nan") if value is None else value for name, value in record.items()
+    }
+    return Validation(**values)

@@ -1,0 +1,80 @@
+"""From node times to op times: which op of the network each node of a profile belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_latency.measurement.visit import PROFILED, Visit
+from latlas_ops.errors import InvalidInputError
+
+
+@dataclass(frozen=True, eq=False)
+class AttributedVisit:
+    """Node times of one profiled visit, summed per op of the network. Nothing gets lost.
+
+    Attributes:
+        samples_ns: `(n_runs, n_positions)` int64, time of each op in each inference.
+        n_nodes: `(n_positions,)` int64, nodes that belong to each op. An op without nodes was
+            fused into a neighbour or optimised away: its time is not zero, it is not known.
+        remainder_ns: `(n_runs,)` int64, time of nodes that belong to no op: their label is
+            empty or not a tensor of the program.
+        n_remainder_nodes: how many those are.
+    """
+
+    samples_ns: NDArray[np.int64]
+    n_nodes: NDArray[np.int64]
+    remainder_ns: NDArray[np.int64]
+    n_remainder_nodes: int
+
+    @property
+    def total_ns(self) -> NDArray[np.int64]:
+        """Time of all nodes in each inference, `(n_runs,)` int64."""
+        return np.asarray(self.samples_ns.sum(axis=1) + self.remainder_ns, dtype=np.int64)
+
+    @property
+    def n_nodes_total(self) -> int:
+        """Number of nodes, the remainder's included."""
+        return int(self.n_nodes.sum()) + self.n_remainder_nodes
+
+    @property
+    def remainder_share(self) -> float:
+        """Share of the time that belongs to no op, a fraction."""
+        total = float(self.total_ns.sum())
+        return float(self.remainder_ns.sum()) / total if total else 0.0
+
+
+def attribute(
+    visit: Visit, tensor_positions: Mapping[str, int], n_positions: int
+) -> AttributedVisit:
+    """Sums the node times of a visit per op.
+
+    Args:
+        visit: a profiled visit.
+        tensor_positions: name of a tensor of the program → position of its op.
+        n_positions: number of ops of the network.
+
+    Raises:
+        InvalidInputError: the visit was not profiled or holds no node times.
+    """
+    if visit.mode != PROFILED or not visit.nodes:
+        raise InvalidInputError(
+            f"visit of {visit.task_id} in round {visit.round} holds no node times"
+        )
+    n_runs = len(visit.network_ns)
+    samples = np.zeros((n_runs, n_positions), dtype=np.int64)
+    n_nodes = np.zeros(n_positions, dtype=np.int64)
+    remainder = np.zeros(n_runs, dtype=np.int64)
+    n_remainder = 0
+    for node in visit.nodes:
+        position = tensor_positions.get(node.label)
+        if position is None:
+            remainder += node.samples_ns
+            n_remainder += 1
+        else:
+            samples[:, position] += node.samples_ns
+            n_nodes[position] += 1
+    return AttributedVisit(samples, n_nodes, remainder, n_remainder)

@@ -1,0 +1,267 @@
+"""Statistics of measurements and of predictions. Pure functions on numpy arrays.
+
+A *round matrix* holds one row per measured thing (a network, say) and one column per round: the
+median of the visit in nanoseconds, NaN where the round has no visit of it.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from latlas_ops.errors import InvalidInputError
+
+Floats = NDArray[np.float64]
+
+MAD_TO_STANDARD_DEVIATION = 1.4826
+"""Scale of the median absolute deviation that makes it estimate a normal standard deviation."""
+
+_HUBER_CLIP = 1.345
+"""Residuals beyond so many standard deviations lose weight: 95 % efficiency on normal noise."""
+
+_NORMAL_FROM_DEGREES = 1000
+"""From so many degrees of freedom Student's t is taken for normal (error below 0.3 %)."""
+
+
+# -- rounds ----------------------------------------------------------------------------------
+
+
+def row_medians(matrix: Floats) -> Floats:
+    """Median of every row over the values it has: `(n, n_rounds)` to `(n,)`; NaN if none."""
+    known = ~np.isnan(matrix)
+    medians = [
+        float(np.median(row[mask])) if mask.any() else math.nan
+        for row, mask in zip(matrix, known, strict=True)
+    ]
+    return np.array(medians, dtype=np.float64)
+
+
+def common_mode(matrix: Floats) -> Floats:
+    """What the device as a whole did in each round, `(n_rounds,)`: 1.05 is 5 % slower than usual.
+
+    The median over all rows of a row's value in the round against the row's own level. A row's
+    level is the median of what it has after the common mode is divided out, found in a few
+    passes (a multiplicative median polish). Scaled to a median of 1; rounds without values get 1.
+
+    Args:
+        matrix: round matrix `(n, n_rounds)`.
+    """
+    factors = np.ones(matrix.shape[1])
+    if not matrix.size:
+        return factors
+    for _ in range(4):
+        ratios = matrix / row_medians(matrix / factors)[:, None]
+        columns = row_medians(ratios.T)
+        factors = np.where(np.isnan(columns), 1.0, columns)
+    return np.asarray(factors / np.median(factors), dtype=np.float64)
+
+
+def label_noise(matrix: Floats) -> float:
+    """How far a network's label differs from itself: one half of the rounds against the other.
+
+    Mean over the rows of the absolute difference between the median of the even and the median
+    of the odd rounds, as a fraction of their mean. Two halves differ more than the full label
+    differs from the truth, so this errs on the large side. NaN if no row has two rounds.
+
+    Args:
+        matrix: round matrix `(n, n_rounds)`; every row's own rounds are dealt out in turn.
+    """
+    differences = []
+    for row in matrix:
+        known = row[~np.isnan(row)]
+        if len(known) >= 2:
+            even, odd = np.median(known[::2]), np.median(known[1::2])
+            differences.append(2 * abs(even - odd) / (even + odd))
+    return float(np.mean(differences)) if differences else math.nan
+
+
+def common_mode_free_noise(matrix: Floats) -> float:
+    """`label_noise` after dividing each round by its `common_mode`: what error bars are held to."""
+    return label_noise(matrix / common_mode(matrix))
+
+
+# -- robust location and spread -------------------------------------------------------------
+
+
+def robust_standard_deviation(values: Floats) -> float:
+    """Standard deviation from the median absolute deviation; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    return float(MAD_TO_STANDARD_DEVIATION * np.median(np.abs(values - np.median(values))))
+
+
+def huber_weights(residuals: Floats) -> Floats:
+    """Weights in (0, 1] that bound the influence of outliers (Huber, 1964), same shape.
+
+    1 within 1.345 robust standard deviations of zero, falling with the distance beyond.
+    """
+    distance = np.abs(residuals)
+    clip = _HUBER_CLIP * MAD_TO_STANDARD_DEVIATION * float(np.median(distance))
+    if clip == 0:
+        return np.ones_like(distance)
+    return np.asarray(clip / np.maximum(distance, clip), dtype=np.float64)
+
+
+def robust_mean(values: Floats) -> float:
+    """Huber's location of `(n,)` values: their mean where they agree, untouched by outliers."""
+    location = float(np.median(values))
+    if len(values) < 3:
+        return float(np.mean(values))
+    for _ in range(10):
+        weights = huber_weights(values - location)
+        location = float(weights @ values / weights.sum())
+    return location
+
+
+# -- errors of predictions ------------------------------------------------------------------
+
+
+def relative_errors(measured: ArrayLike, predicted: ArrayLike) -> Floats:
+    """`(predicted - measured) / measured`, `(n,)`.
+
+    Raises:
+        InvalidInputError: no values, unequal lengths, or a measured value that is not positive.
+    """
+    truth, answer = _pair(measured, predicted, least=1)
+    if truth.min() <= 0:
+        raise InvalidInputError(f"a measured latency is {truth.min()}, not positive")
+    return (answer - truth) / truth
+
+
+def mape(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean absolute relative error, a fraction."""
+    return float(np.mean(np.abs(relative_errors(measured, predicted))))
+
+
+def max_error(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Largest absolute relative error, a fraction."""
+    return float(np.max(np.abs(relative_errors(measured, predicted))))
+
+
+def share_within(measured: ArrayLike, predicted: ArrayLike, bound: float) -> float:
+    """Share of predictions whose absolute relative error is at most `bound`, a fraction."""
+    return float(np.mean(np.abs(relative_errors(measured, predicted)) <= bound))
+
+
+def r_squared(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """Coefficient of determination: 1 minus squared error over variance. NaN without variance."""
+    truth, answer = _pair(measured, predicted, least=2)
+    total = float(np.sum((truth - truth.mean()) ** 2))
+    return 1 - float(np.sum((answer - truth) ** 2)) / total if total > 0 else math.nan
+
+
+def average_ranks(values: ArrayLike) -> Floats:
+    """Ranks from 1, `(n,)`; equal values share the average of their ranks."""
+    array = np.asarray(values, dtype=np.float64)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray(((last - counts + 1 + last) / 2)[inverse], dtype=np.float64)
+
+
+def spearman(left: ArrayLike, right: ArrayLike) -> float:
+    """Spearman's rank correlation with average ranks; NaN where one side is constant."""
+    first, second = (average_ranks(side) for side in _pair(left, right, least=2))
+    first, second = first - first.mean(), second - second.mean()
+    scale = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / scale if scale > 0 else math.nan
+
+
+def kendall_tau_b(left: ArrayLike, right: ArrayLike) -> float:
+    """Kendall's tau-b (ties corrected for); NaN where one side is constant. Time O(n²)."""
+    first, second = _pair(left, right, least=2)
+    concordance = untied_first = untied_second = 0
+    for index in range(len(first) - 1):
+        one = np.sign(first[index + 1 :] - first[index])
+        other = np.sign(second[index + 1 :] - second[index])
+        concordance += int(one @ other)
+        untied_first += int(np.count_nonzero(one))
+        untied_second += int(np.count_nonzero(other))
+    scale = math.sqrt(untied_first * untied_second)
+    return concordance / scale if scale > 0 else math.nan
+
+
+def _pair(left: ArrayLike, right: ArrayLike, *, least: int) -> tuple[Floats, Floats]:
+    first = np.asarray(left, dtype=np.float64)
+    second = np.asarray(right, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise InvalidInputError(f"cannot compare arrays of shapes {first.shape} and {second.shape}")
+    if len(first) < least:
+        raise InvalidInputError(f"needs at least {least} values, got {len(first)}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise InvalidInputError("cannot compare values that are not finite")
+    return first, second
+
+
+# -- quantiles ------------------------------------------------------------------------------
+
+
+def student_t_quantile(probability: float, degrees_of_freedom: int) -> float:
+    """Quantile of Student's t distribution, by bisection of the exact distribution function.
+
+    The distribution function for whole degrees of freedom is a finite trigonometric sum
+    (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+
+    Args:
+        probability: in (0, 1).
+        degrees_of_freedom: at least 1.
+
+    Raises:
+        InvalidInputError: an argument out of range.
+    """
+    if not 0 < probability < 1:
+        raise InvalidInputError(f"probability {probability} is not between 0 and 1")
+    if degrees_of_freedom < 1:
+        raise InvalidInputError(f"{degrees_of_freedom} degrees of freedom are fewer than 1")
+    if degrees_of_freedom > _NORMAL_FROM_DEGREES:
+        return NormalDist().inv_cdf(probability)
+    central = abs(2 * probability - 1)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _central_probability(middle, degrees_of_freedom) < central:
+            low = middle
+        else:
+            high = middle
+    magnitude = math.tan((low + high) / 2) * math.sqrt(degrees_of_freedom)
+    return math.copysign(magnitude, probability - 0.5) if probability != 0.5 else 0.0
+
+
+def _central_probability(angle: float, degrees_of_freedom: int) -> float:
+    """P(|T| <= t) for `angle` = arctan(t / sqrt(degrees_of_freedom))."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees_of_freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for factor in range(odd, degrees_of_freedom - 1, 2):
+        total += term
+        term *= cosine**2 * (factor + 1) / (factor + 2)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def conformal_quantile(scores: ArrayLike, level: float) -> float:
+    """Bound that a new score stays under with probability `level`, given exchangeable scores.
+
+    The `ceil((n + 1) level)`-th smallest of `n` scores (Vovk et al., 2005); with too few scores
+    for the level, the largest of them.
+
+    Args:
+        scores: absolute errors on points that the model was not fitted on, `(n,)`.
+        level: in (0, 1).
+
+    Raises:
+        InvalidInputError: no scores, or a level out of range.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    if not ordered.size:
+        raise InvalidInputError("needs at least one score")
+    require_level(level)
+    rank = math.ceil((len(ordered) + 1) * level)
+    return float(ordered[min(rank, len(ordered)) - 1])
+
+
+def require_level(level: float) -> None:
+    """Raises `InvalidInputError` unless `level` is a coverage between 0 and 1."""
+    if not 0 < level < 1:
+        raise InvalidInputError(f"interval level {level} is not between 0 and 1")

@@ -1,0 +1,184 @@
+"""`Observation`: a network, what its program's tensors mean, and every visit of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_latency.measurement.statistics import (
+    common_mode,
+    common_mode_free_noise,
+    label_noise,
+)
+from latlas_latency.measurement.target import Target
+from latlas_latency.measurement.visit import PROFILED, Visit
+from latlas_ops.errors import InvalidInputError
+from latlas_ops.network import Network
+from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
+
+Sitting = tuple[str, int]
+"""Device and round: visits that share one stretch of time on one board."""
+
+LEAST_FOR_COMMON_MODE = 8
+"""From fewer networks the common mode of a round is no better known than a single label."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """All visits of one task: one program in one mode on one target.
+
+    Attributes:
+        network: what the program computes.
+        tensor_positions: name of a tensor of the program → position in `network` of its op.
+        visits: the visits, of one mode; several boards of the target's device model may share.
+        arch: the architecture, where the network is one of a search space.
+        target: what the visits were measured on. Where it is given, building or validating a
+            model of another target is refused.
+    """
+
+    network: Network
+    tensor_positions: Mapping[str, int]
+    visits: tuple[Visit, ...]
+    arch: ArchConfig | None = None
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        if not self.visits:
+            raise InvalidInputError("an observation needs at least one visit")
+        task = self.visits[0].task_id
+        seen = set()
+        for visit in self.visits:
+            if visit.mode != self.visits[0].mode:
+                raise InvalidInputError(
+                    f"observation of task {task}: visits are {self.visits[0].mode} and {visit.mode}"
+                )
+            identity = (visit.task_id, visit.device_id, visit.round, visit.started_ns)
+            if identity in seen:
+                raise InvalidInputError(
+                    f"observation of task {task}: round {visit.round} of device "
+                    f"{visit.device_id} is given twice"
+                )
+            seen.add(identity)
+        for tensor, position in self.tensor_positions.items():
+            if not 0 <= position < len(self.network.ops):
+                raise InvalidInputError(
+                    f"observation of task {task}: tensor {tensor!r} is placed at position "
+                    f"{position} of a network of {len(self.network.ops)} ops"
+                )
+
+    @property
+    def mode(self) -> str:
+        """Mode of the visits."""
+        return self.visits[0].mode
+
+    @cached_property
+    def visit_medians_ns(self) -> NDArray[np.float64]:
+        """Median whole-network duration of each visit, `(n_visits,)`."""
+        return np.array([np.median(visit.network_ns) for visit in self.visits])
+
+    @property
+    def latency_ns(self) -> float:
+        """Median of the visit medians."""
+        return float(np.median(self.visit_medians_ns))
+
+    @property
+    def latency_ms(self) -> float:
+        """Median of the visit medians in milliseconds: the label of the network."""
+        return self.latency_ns / 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """What the device as a whole did in each sitting, and how noisy the labels are.
+
+    Attributes:
+        factors: how slow each sitting was, relative to the usual; 1 for all where dividing by
+            the common mode does not lower the noise.
+        label_noise: half the rounds against the other, as measured; NaN with one round.
+        common_mode_free_noise: the same after dividing by the common mode.
+        removed: whether the factors take the common mode out.
+    """
+
+    factors: Mapping[Sitting, float]
+    label_noise: float
+    common_mode_free_noise: float
+    removed: bool
+
+    def factors_of(self, observation: Observation) -> NDArray[np.float64]:
+        """The factor of each visit, `(n_visits,)`; 1 for a sitting that is not known."""
+        return np.array([self.factors.get(_sitting(visit), 1.0) for visit in observation.visits])
+
+    def latency_ns(self, observation: Observation) -> float:
+        """Median of the visit medians, each divided by the factor of its sitting."""
+        return float(np.median(observation.visit_medians_ns / self.factors_of(observation)))
+
+
+def round_matrix(
+    observations: Sequence[Observation],
+) -> tuple[NDArray[np.float64], tuple[Sitting, ...]]:
+    """Visit medians in nanoseconds, one row per observation and one column per sitting.
+
+    Returns:
+        The matrix `(n_observations, n_sittings)` float64, NaN where an observation has no visit
+        in a sitting (the median if it has several), and the sittings by device and round.
+    """
+    sittings = tuple(
+        sorted({_sitting(visit) for observation in observations for visit in observation.visits})
+    )
+    column = {sitting: index for index, sitting in enumerate(sittings)}
+    matrix = np.full((len(observations), len(sittings)), np.nan)
+    for row, observation in enumerate(observations):
+        cells: dict[int, list[float]] = {}
+        for visit, median in zip(observation.visits, observation.visit_medians_ns, strict=True):
+            cells.setdefault(column[_sitting(visit)], []).append(float(median))
+        for index, medians in cells.items():
+            matrix[row, index] = np.median(medians)
+    return matrix, sittings
+
+
+def measure_drift(observations: Sequence[Observation]) -> Drift:
+    """The common mode of each sitting over all observations, plain and profiled alike.
+
+    It is removed where that lowers the noise of the labels and there are at least
+    `LEAST_FOR_COMMON_MODE` observations to tell it from.
+    """
+    matrix, sittings = round_matrix(observations)
+    noise, free_noise = label_noise(matrix), common_mode_free_noise(matrix)
+    removed = len(observations) >= LEAST_FOR_COMMON_MODE and free_noise < noise
+    factors = common_mode(matrix) if removed else np.ones(len(sittings))
+    return Drift(dict(zip(sittings, factors.tolist(), strict=True)), noise, free_noise, removed)
+
+
+def require_target(observations: Sequence[Observation], target: Target) -> None:
+    """Raises `TargetMismatchError`, naming the field, if an observation has another target."""
+    for observation in observations:
+        if observation.target is not None:
+            target.require_same(observation.target)
+
+
+def require_profiled(observations: Sequence[Observation], role: str, *, wanted: bool) -> None:
+    """Raises `InvalidInputError` unless all observations are profiled (or, else, plain)."""
+    for observation in observations:
+        if (observation.mode == PROFILED) != wanted:
+            raise InvalidInputError(
+                f"{role} networks must be {'profiled' if wanted else 'plain'}; "
+                f"task {observation.visits[0].task_id} is {observation.mode}"
+            )
+
+
+def arch_batch(observations: Sequence[Observation], space: SearchSpace) -> ArchBatch | None:
+    """The architectures of observations in their order; None if one of them has none.
+
+    Raises:
+        SpaceMismatchError: an architecture belongs to another space.
+    """
+    archs = [observation.arch for observation in observations if observation.arch is not None]
+    return space.batch(archs) if len(archs) == len(observations) else None
+
+
+def _sitting(visit: Visit) -> Sitting:
+    return visit.device_id, visit.round

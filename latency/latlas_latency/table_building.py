@@ -1,0 +1,206 @@
+"""From the visits of a profile campaign to a calibrated lookup table.
+
+Ops are measured *in situ*: node times of whole networks, less what the profiler adds to each node,
+merged over every place an op occurs in. Whole networks then calibrate the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_latency.attribution import attribute
+from latlas_latency.calibration import Calibration, fit_affine
+from latlas_latency.measurement.statistics import robust_mean, robust_standard_deviation
+from latlas_latency.measurement.target import Target
+from latlas_latency.observations import (
+    Drift,
+    Observation,
+    measure_drift,
+    require_profiled,
+    require_target,
+)
+from latlas_latency.profiler_cost import ProfilerCost, fit_profiler_cost
+from latlas_latency.space_reference import SpaceReference
+from latlas_latency.table import LookupTable, TableConditions, TableEntry
+from latlas_ops.errors import InvalidInputError, UnknownOpError
+from latlas_ops.opspec import OpSpec
+from latlas_ops.space import SearchSpace
+
+_LEAST_ENTRY_NS = 1.0
+"""Clocks resolve no less; an op that the profiler's cost hides altogether is given this."""
+
+
+def build_table(
+    *,
+    profiled: Sequence[Observation],
+    plain: Sequence[Observation],
+    calibration: Sequence[Observation],
+    target: Target,
+    space: SearchSpace | None,
+) -> LookupTable:
+    """The lookup table of one interleaved sitting.
+
+    1. The common mode of each round over all networks is divided out where that lowers the noise.
+    2. Node times are attributed to ops and summed per inference; the median over the inferences
+       of a visit and the median over visits give each place (network, position) its time.
+    3. The profiler's cost per node is fitted from networks measured both profiled and plain, and
+       subtracted.
+    4. Places of one op, on whatever network or board, are merged by a robust mean. An op that
+       never had a node of its own (fused into a neighbour everywhere) gets no entry.
+    5. Sums of entries are calibrated on whole networks; without any, the table stays
+       uncalibrated and says so.
+
+    Args:
+        profiled: cover networks with node times.
+        plain: the same networks without; others among them are ignored.
+        calibration: whole networks of different size, plain, none or at least three.
+        target: what all of this was measured on.
+        space: the search space the networks belong to, or None.
+
+    Raises:
+        InvalidInputError: nothing was profiled, a mode is wrong, or the calibration networks
+            cannot carry a line.
+        TargetMismatchError: an observation was taken on another target; the field is named.
+        SpaceMismatchError: an observation is an architecture of another space.
+        UnknownOpError: a calibration network holds an op that no profiled network holds.
+    """
+    if not profiled:
+        raise InvalidInputError("a table needs at least one profiled network")
+    require_profiled(profiled, "cover", wanted=True)
+    require_profiled(plain, "unprofiled cover", wanted=False)
+    require_profiled(calibration, "calibration", wanted=False)
+    everything = [*profiled, *plain, *calibration]
+    require_target(everything, target)
+    if space is not None:
+        space.batch(seen.arch for seen in everything if seen.arch is not None)
+    drift = measure_drift(everything)
+    covers = [_attribute_all(observation, drift) for observation in profiled]
+    cost = _profiler_cost(covers, plain, drift)
+    table = LookupTable(
+        target=target,
+        space=None if space is None else SpaceReference.of(space),
+        entries=_entries(covers, cost),
+        conditions=_conditions(everything, covers, drift, cost),
+    )
+    if not calibration:
+        return table
+    return replace(table, calibration=_calibrate(table, calibration, drift))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cover:
+    """A profiled network after attribution and removal of drift.
+
+    Attributes:
+        observation: where it comes from.
+        position_ns: median time of each op in each visit, `(n_visits, n_positions)`.
+        n_nodes: nodes of each op, `(n_positions,)`.
+        sum_ns: median over visits of the median time of all nodes.
+        n_nodes_total: number of those nodes.
+        remainder_share: share of the time that belongs to no op.
+    """
+
+    observation: Observation
+    position_ns: NDArray[np.float64]
+    n_nodes: NDArray[np.int64]
+    sum_ns: float
+    n_nodes_total: int
+    remainder_share: float
+
+
+def _attribute_all(observation: Observation, drift: Drift) -> _Cover:
+    n_positions = len(observation.network.ops)
+    visits = [
+        attribute(visit, observation.tensor_positions, n_positions) for visit in observation.visits
+    ]
+    factors = drift.factors_of(observation)
+    positions = np.stack([np.median(visit.samples_ns, axis=0) for visit in visits])
+    totals = np.array([np.median(visit.total_ns) for visit in visits])
+    return _Cover(
+        observation=observation,
+        position_ns=positions / factors[:, None],
+        n_nodes=visits[0].n_nodes,
+        sum_ns=float(np.median(totals / factors)),
+        n_nodes_total=visits[0].n_nodes_total,
+        remainder_share=float(np.median([visit.remainder_share for visit in visits])),
+    )
+
+
+def _profiler_cost(
+    covers: Sequence[_Cover], plain: Sequence[Observation], drift: Drift
+) -> ProfilerCost:
+    plain_ns = {observation.network.key: drift.latency_ns(observation) for observation in plain}
+    pairs = [
+        (cover.sum_ns, cover.n_nodes_total, plain_ns[cover.observation.network.key])
+        for cover in covers
+        if cover.observation.network.key in plain_ns
+    ]
+    sums, nodes, latencies = zip(*pairs, strict=True) if pairs else ((), (), ())
+    return fit_profiler_cost(sums, nodes, latencies)
+
+
+def _entries(covers: Sequence[_Cover], cost: ProfilerCost) -> tuple[TableEntry, ...]:
+    places: dict[OpSpec, list[NDArray[np.float64]]] = {}
+    for cover in covers:
+        for position, op in enumerate(cover.observation.network.ops):
+            if cover.n_nodes[position]:
+                added = cost.per_node_ns * cover.n_nodes[position]
+                places.setdefault(op, []).append(cover.position_ns[:, position] - added)
+    if not places:
+        raise InvalidInputError(
+            "no node of any profiled network belongs to an op: do the tensor positions fit?"
+        )
+    return tuple(_merge(op, visits) for op, visits in places.items())
+
+
+def _merge(op: OpSpec, places: Sequence[NDArray[np.float64]]) -> TableEntry:
+    """One entry from the visits of every place the op was measured in."""
+    mean_ns = robust_mean(np.array([np.median(visits) for visits in places]))
+    together = np.concatenate(places)
+    # Whole nanoseconds: what the clock resolves, and readable in a file.
+    return TableEntry(
+        op=op,
+        mean_ms=round(max(mean_ns, _LEAST_ENTRY_NS)) / 1e6,
+        spread_ms=round(robust_standard_deviation(together)) / 1e6,
+        n_occurrences=len(places),
+        n_visits=len(together),
+    )
+
+
+def _calibrate(table: LookupTable, calibration: Sequence[Observation], drift: Drift) -> Calibration:
+    networks = [observation.network for observation in calibration]
+    try:
+        sums = table.entry_sums_ms(networks)
+    except UnknownOpError as error:
+        raise UnknownOpError(
+            f"calibration networks go beyond the cover networks: {error}"
+        ) from error
+    labels = np.array([drift.latency_ns(observation) for observation in calibration]) / 1e6
+    noise = float(np.sqrt(np.mean(table.entry_noise(networks) ** 2)))
+    return Calibration(fit_affine(sums, labels, "calibration"), noise)
+
+
+def _conditions(
+    everything: Sequence[Observation],
+    covers: Sequence[_Cover],
+    drift: Drift,
+    cost: ProfilerCost,
+) -> TableConditions:
+    visits = [visit for observation in everything for visit in observation.visits]
+    started = [visit.started_ns for visit in visits]
+    return TableConditions(
+        first_visit_ns=min(started),
+        last_visit_ns=max(started),
+        device_ids=tuple(sorted({visit.device_id for visit in visits})),
+        n_rounds=len({visit.round for visit in visits}),
+        n_profiled_networks=len(covers),
+        label_noise=drift.label_noise,
+        common_mode_free_noise=drift.common_mode_free_noise,
+        drift_removed=drift.removed,
+        profiler_cost=cost,
+        remainder_share=float(np.mean([cover.remainder_share for cover in covers])),
+    )

@@ -1,0 +1,1 @@
+"""Architecture search: elastic supernets, their training, accuracy prediction, and evolution."""

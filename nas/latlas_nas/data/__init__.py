@@ -1,0 +1,1 @@
+"""Image sets that supernets are trained and judged on."""

@@ -1,0 +1,1 @@
+"""Search for the most accurate architecture that keeps a budget."""

@@ -1,0 +1,200 @@
+"""The command line without a coordinator: usage, errors, spaces, doctor."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from latlas import __version__
+from latlas.cli import main as cli
+from latlas.cli.doctor import installed_extras, read_governors
+from latlas.cli.options import cores, duration_ns
+
+
+def test_the_version_is_told_without_loading_grpc(latlas):
+    ended = latlas("--version", PYTHONPROFILEIMPORTTIME="1")
+    assert (ended.code, ended.out) == (0, f"latlas {__version__}\n")
+    assert "grpc" not in ended.err
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    assert cli.main([]) == 0
+    listed = capsys.readouterr().out
+    for command in ("quickstart", "serve", "doctor", "campaign", "predict", "measure"):
+        assert f"\n    {command}" in listed
+
+
+@pytest.mark.parametrize(
+    ("line", "culprit"),
+    [
+        ("frobnicate", "invalid choice: 'frobnicate'"),
+        ("space", "COMMAND; see `latlas space --help`"),
+        ("space list --loud", "unrecognized arguments: --loud"),
+        ("space list --js", "unrecognized arguments: --js"),
+        ("predict --model m", "one of the arguments --arch --sample is required"),
+        ("predict --model m --sample 0", "argument --sample: '0' is not at least 1"),
+        ("predict --model m --sample 1 --level 90", "argument --level: '90' is no number between"),
+        ("campaign start c --target t --space s --min-duration 3", "'3' is no duration above zero"),
+        ("target add t --cores 0,x", "'0,x' is no list of cores such as 0,2-3"),
+        ("target add t --cores 3-1", "'3-1' is no list of cores"),
+        ("target add t --cores 0-9999", "'0-9999' is no list of cores"),
+        ("target add t --graph-level best", "invalid choice: 'best'"),
+        ("serve --port 99999", "'99999' is not at most 65535"),
+        ("device list --coordinator http://lab", "coordinator address 'http://lab' is not"),
+        ("measure model.pt --target t", "model.pt: a program ends in .onnx or .tflite"),
+        ("measure none.onnx --target t", "cannot read none.onnx: No such file"),
+        ("table import t none.latlas", "cannot read none.latlas: No such file"),
+        ("space count moon", "no search space 'moon'; there are digits"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_names_the_culprit(line, culprit, capsys, tmp_path):
+    assert cli.main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("latlas: ")
+    assert captured.err.count("\n") == 1
+    assert culprit in captured.err
+    assert not captured.out
+
+
+def test_a_coordinator_that_is_not_there_is_one_line(latlas, tmp_path):
+    ended = latlas("table", "export", "digits", "--coordinator", "127.0.0.1:1")
+    assert ended.code == 2
+    assert ended.err == (
+        "latlas: no coordinator answers at 127.0.0.1:1; start one with `latlas serve`, or give "
+        "the address of one that runs\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_names_the_coordinator(latlas):
+    assert "127.0.0.1:2" in latlas("target", "list", LATLAS_COORDINATOR="127.0.0.1:2").err
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("not json", "not an architecture; expected"),
+        ("[1]", "not an architecture; expected"),
+        ('{"space": 3}', "the name of a space is a string, not 3"),
+        ('{"space": "moon"}', "no search space 'moon'"),
+        ('{"space": "digits", "version": 1}', "malformed architecture"),
+        ('{"space": "digits", "version": 1, "genes": [0]}', "architecture with 1 genes"),
+        ('{"space": "digits", "version": 9, "genes": []}', "version 9 given to space 'digits'"),
+        ("[" * 100_000, "not an architecture"),
+    ],
+)
+def test_a_malformed_architecture_file_is_named(content, complaint, capsys, tmp_path):
+    path = tmp_path / "arch.json"
+    path.write_text(content)
+    assert cli.main(["predict", "--model", "m", "--arch", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"latlas: {path}: ")
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+
+
+def test_spaces_are_counted_exactly_and_the_text_says_which_number_is_which(capsys):
+    assert cli.main(["space", "count", "course"]) == 0
+    text = capsys.readouterr().out
+    assert "3,470,494,144,278,528" in text
+    assert "3.5e15" in text
+    assert "inactive layers counted once" in text
+    assert cli.main(["space", "count", "ofa-mobilenetv3", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == {
+        "space": "ofa-mobilenetv3",
+        "version": 1,
+        "flat": 4 * 3**5 * 3**40,
+        "distinct": 4 * (9**2 + 9**3 + 9**4) ** 5,
+        "distinct_per_resolution": (9**2 + 9**3 + 9**4) ** 5,
+    }
+
+
+def test_a_space_is_shown_with_its_choices(capsys):
+    assert cli.main(["space", "show", "digits"]) == 0
+    text = capsys.readouterr().out
+    assert "stage0.layer2.kernel" in text
+    assert "stage0.depth >= 3" in text
+    assert cli.main(["space", "show", "digits", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["resolutions_px"] == [32, 40, 48]
+    assert record["genes"][0] == {
+        "name": "resolution",
+        "choices": [32, 40, 48],
+        "matters_when": "",
+    }
+
+
+def test_every_space_is_listed(capsys):
+    assert cli.main(["space", "list", "--json"]) == 0
+    names = [record["space"] for record in json.loads(capsys.readouterr().out)]
+    assert names == ["digits", "ofa-mobilenetv3", "course"]
+
+
+def test_doctor_finds_out_without_a_coordinator(latlas):
+    ended = latlas("doctor", "--json", "--coordinator", "127.0.0.1:1")
+    assert ended.code == 0
+    record = json.loads(ended.out)
+    assert record["latlas"] == __version__
+    assert record["usable_cores"]
+    assert not record["coordinator"]["reachable"]
+    assert "no coordinator answers at 127.0.0.1:1" in record["coordinator"]["error"]
+
+
+def test_doctor_reads_the_extras_of_the_project():
+    tomllib = pytest.importorskip("tomllib")
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    requirements = ["numpy>=1.26", "no-such-package; extra == 'onnx'"]
+    for extra, packages in extras.items():
+        requirements += [f'{package}; extra == "{extra}"' for package in packages]
+    found = installed_extras(requirements)
+    assert set(found) == {"base", *extras} - {"all", "dev"}
+    assert found["base"]["numpy"] is not None
+    assert found["onnx"]["onnxruntime"] is not None
+    assert found["onnx"]["no-such-package"] is None
+
+
+def test_doctor_reads_the_governors_of_all_cores(tmp_path):
+    for core, governor in enumerate(["powersave", "performance", "powersave"]):
+        folder = tmp_path / f"devices/system/cpu/cpu{core}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+    assert read_governors(tmp_path) == ["performance", "powersave"]
+    assert read_governors(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"), [("30ms", 30_000_000), ("1.5 s", 1_500_000_000), ("2min", 120_000_000_000)]
+)
+def test_durations_carry_their_unit(text, ns):
+    assert duration_ns(text) == ns
+
+
+def test_cores_are_numbers_and_ranges():
+    assert cores("3") == (3,)
+    assert cores("5, 0,2-3,3") == (0, 2, 3, 5)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    command = [sys.executable, "-m", "latlas.cli.main", "space", "show", "ofa-mobilenetv3"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert ended.stderr == b""
+    assert ended.returncode == 141
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latlas.cli.space.get_space", interrupted)
+    assert cli.main(["space", "count", "digits"]) == 130
+    assert capsys.readouterr().err == "\nlatlas: interrupted; run the same command again\n"

@@ -1,0 +1,198 @@
+"""What every store does with programs, campaigns, tasks and latency models."""
+
+import dataclasses
+import hashlib
+
+import pytest
+
+from latlas_coordinator.domain import (
+    Campaign,
+    CampaignState,
+    LatencyModelRecord,
+    ProfilePlan,
+    ProgramOrigin,
+    ProgramRecord,
+    Role,
+    Sampling,
+    Task,
+    TaskFailure,
+    TaskProgress,
+)
+from latlas_latency.measurement import PROFILED
+from latlas_latency.validation import Validation
+from latlas_ops import get_space
+from latlas_ops.errors import ConflictError, CorruptProgramError, NotFoundError
+
+
+def test_programs_are_kept_under_their_hash(fleet, reopen):
+    store = reopen(fleet.store)
+    assert store.read_program(fleet.sha256) == fleet.program
+    assert store.get_program(fleet.sha256) == ProgramRecord(
+        fleet.sha256, "onnx", len(fleet.program), ProgramOrigin.UPLOADED
+    )
+
+
+def test_program_bytes_that_do_not_match_their_hash_are_refused(fleet):
+    record = ProgramRecord("0" * 64, "onnx", 3, ProgramOrigin.UPLOADED)
+    with pytest.raises(CorruptProgramError, match="arrived with hash"):
+        fleet.store.put_program(record, b"abc")
+    with pytest.raises(NotFoundError, match="no program '000"):
+        fleet.store.get_program("0" * 64)
+
+
+def test_a_program_cannot_be_there_in_two_formats(fleet):
+    record = ProgramRecord(fleet.sha256, "tflite", len(fleet.program), ProgramOrigin.UPLOADED)
+    with pytest.raises(ConflictError, match="is there as onnx, not tflite"):
+        fleet.store.put_program(record, fleet.program)
+
+
+def test_a_program_that_the_coordinator_writes_itself_gains_its_network(fleet):
+    space = get_space("digits")
+    network = space.network(space.archs(space.extremes())[0])
+    written = ProgramRecord(
+        fleet.sha256,
+        "onnx",
+        len(fleet.program),
+        ProgramOrigin.WRITTEN,
+        network.to_json(),
+        {"a": 0, "b": 3},
+    )
+    fleet.store.put_program(written, fleet.program)
+    assert fleet.store.get_program(fleet.sha256) == written
+    assert fleet.store.get_program(fleet.sha256).network == network
+    uploaded = ProgramRecord(fleet.sha256, "onnx", len(fleet.program), ProgramOrigin.UPLOADED)
+    fleet.store.put_program(uploaded, fleet.program)
+    assert fleet.store.get_programs([fleet.sha256]) == {fleet.sha256: written}
+
+
+def test_a_profile_campaign_comes_back_as_it_was(fleet, reopen):
+    space = get_space("digits")
+    arch = space.archs(space.extremes())[1]
+    plan = ProfilePlan("digits", 10, 4, 5, min_occurrences=2, seed=7)
+    campaign = Campaign("p1", fleet.target.name, plan, Sampling(n_rounds=3), created_ns=77)
+    task = Task(
+        "t1", "p1", fleet.target.name, fleet.sha256, PROFILED, Role.COVER, "cover 0",
+        campaign.sampling, arch,
+    )  # fmt: skip
+    fleet.store.create_campaign(campaign, [task])
+    store = reopen(fleet.store)
+    status = store.get_campaign("p1")
+    assert status.campaign == campaign
+    assert (status.n_tasks, status.n_visits_wanted, status.n_visits_done) == (1, 3, 0)
+    assert store.list_tasks("p1") == [TaskProgress(task)]
+
+
+def test_campaigns_are_listed_oldest_first(fleet):
+    fleet.campaign("zebra")
+    fleet.campaign("ape", n_tasks=5)
+    found = fleet.store.list_campaigns()
+    assert [(s.campaign.name, s.n_tasks) for s in found] == [("zebra", 2), ("ape", 5)]
+
+
+def test_a_second_campaign_of_one_name_is_refused_as_a_whole(fleet):
+    fleet.campaign(n_tasks=2)
+    with pytest.raises(ConflictError, match="'first' is already there"):
+        fleet.campaign(n_tasks=3)
+    assert fleet.store.get_campaign("first").n_tasks == 2
+
+
+def test_a_campaign_needs_its_target_and_its_programs(fleet):
+    [task] = fleet.campaign(n_tasks=1)
+    campaign = fleet.store.get_campaign("first").campaign
+    with pytest.raises(NotFoundError, match="no target 'moon'"):
+        fleet.store.create_campaign(dataclasses.replace(campaign, name="second", target="moon"), [])
+    stranger = dataclasses.replace(
+        task, task_id="x", campaign="second", program_sha256=hashlib.sha256(b"x").hexdigest()
+    )
+    with pytest.raises(NotFoundError, match="no program"):
+        fleet.store.create_campaign(dataclasses.replace(campaign, name="second"), [stranger])
+    assert len(fleet.store.list_campaigns()) == 1
+
+
+@pytest.mark.parametrize(
+    "ask", ["get_campaign", "list_tasks", "list_visit_summaries", "read_visits"]
+)
+def test_a_missing_campaign_lists_those_that_exist(fleet, ask):
+    fleet.campaign()
+    with pytest.raises(NotFoundError, match=r"no campaign 'nope'; there are: first"):
+        getattr(fleet.store, ask)("nope")
+
+
+def test_ending_a_campaign_twice_keeps_the_first_end(fleet):
+    fleet.campaign()
+    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    assert fleet.store.get_campaign("first").campaign.state is CampaignState.CANCELLED
+
+
+def test_only_running_campaigns_have_open_tasks_in_order(fleet):
+    one, two = fleet.campaign("one", n_tasks=1), fleet.campaign("two")
+    fleet.campaign("three")
+    fleet.store.end_campaign("three", CampaignState.CANCELLED)
+    assert [found.task for found in fleet.store.list_open_tasks()] == [*one, *two]
+
+
+def test_a_task_that_is_given_up_leaves_the_campaign_free_to_finish(fleet):
+    first, second = fleet.campaign(n_rounds=1)
+    lease = fleet.lease([first, second])
+    fleet.store.record_reports(
+        [fleet.batch(fleet.report(1, lease, fleet.visit(first, 0)))], now_ns=1
+    )
+    assert fleet.store.finish_campaigns() == []
+    failure = TaskFailure(second.task_id, "MeasurementError", "the worker ran out of memory")
+    fleet.store.give_up_task(failure)
+    assert fleet.store.list_open_tasks() == []
+    assert fleet.store.finish_campaigns() == ["first"]
+    assert fleet.store.finish_campaigns() == []
+    status = fleet.store.get_campaign("first")
+    assert status.campaign.state is CampaignState.FINISHED
+    assert (status.n_visits_wanted, status.n_visits_done) == (1, 1)
+    assert [(found.label, found.failure) for found in status.failed] == [("mine 1", failure)]
+
+
+def test_a_campaign_without_tasks_is_finished_at_once(fleet):
+    fleet.campaign(n_tasks=0)
+    assert fleet.store.finish_campaigns() == ["first"]
+
+
+def model_record(fleet, **changes):
+    validation = Validation(30, 1.2, 4.0, 0.99, 0.98, 1.0, 1.0, 0.93, 0.9, 1.1, float("nan"))
+    record = LatencyModelRecord(
+        "t1", "table", "digits", fleet.target, "first", 5, 168, True, validation
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def test_latency_models_come_back_as_they_were(fleet, reopen):
+    fleet.store.put_latency_model(model_record(fleet), b"\x00model")
+    bare = model_record(fleet, name="m0", kind="mlp", n_entries=0, validation=None)
+    fleet.store.put_latency_model(bare, b"mlp")
+    store = reopen(fleet.store)
+    assert store.read_latency_model("t1") == b"\x00model"
+    assert store.get_latency_model("m0") == bare
+    # A figure that could not be computed stays unknown.
+    found = store.list_latency_models()[1]
+    assert repr(found) == repr(model_record(fleet))
+
+
+def test_a_model_made_again_from_the_same_things_takes_the_place_of_the_first(fleet):
+    fleet.store.put_latency_model(model_record(fleet), b"old")
+    fleet.store.put_latency_model(model_record(fleet, created_ns=9), b"new")
+    assert fleet.store.read_latency_model("t1") == b"new"
+    assert [found.created_ns for found in fleet.store.list_latency_models()] == [9]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("kind", "mlp"), ("space", "course"), ("campaign", "other")]
+)
+def test_a_model_name_cannot_come_to_mean_something_else(fleet, field, value):
+    fleet.store.put_latency_model(model_record(fleet), b"old")
+    with pytest.raises(ConflictError, match=f"'t1' is there with {field}"):
+        fleet.store.put_latency_model(model_record(fleet, **{field: value}), b"new")
+    assert fleet.store.read_latency_model("t1") == b"old"
+
+
+def test_a_missing_model_lists_those_that_exist(fleet):
+    fleet.store.put_latency_model(model_record(fleet), b"x")
+    with pytest.raises(NotFoundError, match=r"no latency model 'z'; there are: t1"):
+        fleet.store.read_latency_model("z")

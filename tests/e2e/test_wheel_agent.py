@@ -1,0 +1,93 @@
+"""A board that holds the wheel with the agent's extra alone works for a coordinator elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import latlas
+
+TWO_SHORT_ROUNDS = latlas.Sampling(n_rounds=2, warmup_runs=1, min_runs=2, min_duration_ns=1_000_000)
+
+
+@contextmanager
+def running(command: list[str | Path], log: Path) -> Iterator[None]:
+    """A process that ends with the context; pytest shows what it logged if the test fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            sys.stdout.write(f"--- {log.name}\n{log.read_text(errors='replace')}")
+
+
+def eventually(what: str, condition: Callable[[], bool], limit_s: float = 120.0) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Iterator[str]:
+    """The address of a coordinator that runs from this environment."""
+    ready = tmp_path / "coordinator.ready"
+    command: list[str | Path] = [sys.executable, "-m", "latlas.cli.main", "serve"]
+    command += ["--database", tmp_path / "latlas.db", "--ready-file", ready]
+    command += ["--port", "0", "--http-port", "0"]
+    with running(command, tmp_path / "coordinator.log"):
+        eventually("the coordinator is ready", lambda: ready.exists() and bool(ready.read_text()))
+        yield json.loads(ready.read_text())["grpc"]
+
+
+def test_a_board_with_the_wheel_measures_a_campaign(
+    tmp_path: Path, agent_environment: Path, coordinator: str
+) -> None:
+    agent: list[str | Path] = [agent_environment / "latlas-agent", "run"]
+    agent += ["--coordinator", coordinator, "--state-dir", tmp_path / "board"]
+    with running(agent, tmp_path / "agent.log"), latlas.connect(coordinator, wait_s=30) as lab:
+        eventually("the board joins", lambda: any(state.connected for state in lab.devices()))
+        (board,) = lab.devices()
+
+        lab.add_target("board-ort", runtime="onnxruntime")
+        lab.start_profile(
+            "a-few-networks",
+            "digits",
+            "board-ort",
+            n_training_networks=2,
+            n_calibration_networks=1,
+            n_validation_networks=1,
+            min_occurrences=1,
+            sampling=TWO_SHORT_ROUNDS,
+        )
+        eventually("the campaign ends", lambda: not lab.campaign("a-few-networks").is_running)
+
+        campaign = lab.campaign("a-few-networks")
+        assert (campaign.state, campaign.failed) == ("finished", ())
+        measured = lab.measurements("a-few-networks")
+        assert {row.mode for row in measured} == {"plain", "profiled"}
+        assert all(len(row.visits) == TWO_SHORT_ROUNDS.n_rounds for row in measured)
+        assert all(visit.median_ns > 0 for row in measured for visit in row.visits)
+        boards = {visit.device_id for row in measured for visit in row.visits}
+        assert boards == {board.device.device_id}
