@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
         )
         if config.cores and usable - set(config.cores):
             os.sched_setaffinity(0, usable - set(config.cores))
+        scratch_dir = config.state_dir / "workers"
+        shutil.rmtree(scratch_dir, ignore_errors=True)  # left by an agent that was killed
         rng = random.Random()
         address = config.coordinator
         async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
@@ -103,7 +106,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
                 ProgramDownload(channel, rng),
                 WorkerSettings(
                     device_id=device.device_id,
-                    scratch_dir=config.state_dir / "workers",
+                    scratch_dir=scratch_dir,
                     cores=config.cores,
                 ),
             )

@@ -130,5 +130,5 @@ def to_latlas_error(error: grpc.RpcError, address: str) -> LatlasError:
             f"what answers at {address} is not a coordinator of this version of latlas; update "
             "the older of the two"
         )
-    first_line = details.splitlines()[0] if details else status.name
-    return LatlasError(f"the coordinator at {address} failed ({first_line}); see its log")
+    first_line = details.splitlines()[0] if details else f"status {status.name}, see its log"
+    return LatlasError(f"the coordinator at {address} failed: {first_line}")

@@ -18,6 +18,7 @@ from latlas_latency.model import Prediction
 from latlas_latency.wire import target_from_message, target_to_message
 from latlas_ops.errors import (
     InvalidInputError,
+    LatlasError,
     NotFoundError,
     SpaceMismatchError,
     UnreachableError,
@@ -58,14 +59,12 @@ def connect(address: str = DEFAULT_ADDRESS, *, wait_s: float = 0.0) -> Lab:
     while True:
         try:
             lab.targets()
-        except UnreachableError:
-            if time.monotonic() + _RETRY_S > deadline:
+        except LatlasError as error:
+            late = time.monotonic() + _RETRY_S > deadline
+            if late or not isinstance(error, UnreachableError):
                 lab.close()
                 raise
             time.sleep(_RETRY_S)
-        except BaseException:
-            lab.close()
-            raise
         else:
             return lab
 
@@ -107,7 +106,10 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        # An interrupt may cut a call off before gRPC's own thread knows of it, and closing the
+        # channel would wait for that call for ever.
+        if kind is None or issubclass(kind, Exception):
+            self.close()
 
     # -- devices and targets -----------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -27,6 +28,9 @@ from latlas_coordinator.storage.lock import exclusive
 from latlas_coordinator.web import serve_web
 from latlas_ops.errors import InvalidInputError
 from latlas_protos.v1 import fleet_pb2_grpc, query_pb2_grpc
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _LOG = logging.getLogger(__name__)
 
@@ -157,7 +161,8 @@ async def serve(
         bound_port = await stack.enter_async_context(_grpc_server(coordinator, host, port))
         http = None
         if http_port is not None:
-            web_port = await stack.enter_async_context(serve_web(_page(store), host, http_port))
+            page = _page(store, connect_to=_address(host, bound_port))
+            web_port = await stack.enter_async_context(serve_web(page, host, http_port))
             http = _address(host, web_port)
         on_ready(ServerAddresses(_address(host, bound_port), http))
         await stop.wait()
@@ -203,11 +208,11 @@ async def _grpc_server(coordinator: Coordinator, host: str, port: int) -> AsyncI
         await server.stop(_GRACE_S)
 
 
-def _page(store: Store) -> object:
+def _page(store: Store, connect_to: str) -> FastAPI:
     """The web page on a store. Imported late: it brings a web framework."""
     from latlas_coordinator.dashboard import create_app
 
-    return create_app(store)
+    return create_app(store, connect_to=connect_to)
 
 
 def _address(host: str, port: int) -> str:

@@ -198,3 +198,14 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr("latlas.cli.space.get_space", interrupted)
     assert cli.main(["space", "count", "digits"]) == 130
     assert capsys.readouterr().err == "\nlatlas: interrupted; run the same command again\n"
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "latlas_coordinator.server", None)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    for module in [name for name in sys.modules if name.startswith("latlas_coordinator")]:
+        monkeypatch.delitem(sys.modules, module)
+    assert cli.main(["serve", "--port", "0"]) == 2
+    assert capsys.readouterr().err == (
+        "latlas: this needs sqlalchemy; install it with pip install 'latlas[coordinator]'\n"
+    )

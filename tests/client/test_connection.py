@@ -57,9 +57,16 @@ def test_an_error_of_a_newer_coordinator_is_still_a_latlas_error(lab_of):
         lab.devices()
 
 
-def test_a_crash_of_the_coordinator_points_at_its_log(lab_of):
-    lab = lab_of(Failing(None, "Unexpected KeyError\ntrace", grpc.StatusCode.UNKNOWN))
-    with pytest.raises(errors.LatlasError, match=r"failed \(Unexpected KeyError\); see its log$"):
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        ("internal error; the log says more\ntrace", "internal error; the log says more"),
+        ("", "status INTERNAL, see its log"),
+    ],
+)
+def test_a_crash_of_the_coordinator_is_told_in_one_line(lab_of, details, told):
+    lab = lab_of(Failing(None, details, grpc.StatusCode.INTERNAL))
+    with pytest.raises(errors.LatlasError, match=f"failed: {told}$"):
         lab.devices()
 
 

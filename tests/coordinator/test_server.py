@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import grpc
 import pytest
@@ -19,7 +20,12 @@ SERVE = """
 import sys
 from pathlib import Path
 from latlas_coordinator.server import run_server
-run_server(Path(sys.argv[1]), port=int(sys.argv[3]), ready_file=Path(sys.argv[2]))
+run_server(
+    Path(sys.argv[1]),
+    port=0,
+    http_port=0 if sys.argv[3] == "web" else None,
+    ready_file=Path(sys.argv[2]),
+)
 """
 
 
@@ -126,17 +132,25 @@ def test_a_restarted_coordinator_goes_on_where_it_was(start_server, bench):
 class Process:
     """A coordinator in a process of its own, which can be killed."""
 
-    def __init__(self, folder, port=0):
+    def __init__(self, folder, web):
         self.ready = folder / "ready.json"
         self.ready.unlink(missing_ok=True)
-        command = [sys.executable, "-c", SERVE, folder / "latlas.db", self.ready, str(port)]
+        command = [
+            sys.executable,
+            "-c",
+            SERVE,
+            folder / "latlas.db",
+            self.ready,
+            "web" if web else "-",
+        ]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while not self.ready.exists():
             assert self.process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        self.address = json.loads(self.ready.read_text())["grpc"]
+        addresses = json.loads(self.ready.read_text())
+        self.address, self.http = addresses["grpc"], addresses["http"]
 
     def end(self, number):
         self.process.send_signal(number)
@@ -147,8 +161,8 @@ class Process:
 def start_process(tmp_path):
     started = []
 
-    def start(port=0):
-        started.append(Process(tmp_path, port))
+    def start(web=False):
+        started.append(Process(tmp_path, web))
         return started[-1]
 
     yield start
@@ -186,4 +200,12 @@ def test_nothing_acknowledged_is_lost_when_the_coordinator_is_killed(start_proce
 
 def test_a_signal_ends_the_process_in_good_order(start_process):
     found = start_process()
+    assert found.end(signal.SIGTERM) == 0
+
+
+def test_the_web_page_is_served_beside_both_services(start_process, bench):
+    found = start_process(web=True)
+    with urllib.request.urlopen(f"http://{found.http}/", timeout=20) as answer:
+        assert "Latlas" in answer.read().decode()
+    bench.attached(found)
     assert found.end(signal.SIGTERM) == 0

@@ -19,7 +19,7 @@ TWO_SHORT_ROUNDS = latlas.Sampling(n_rounds=2, warmup_runs=1, min_runs=2, min_du
 
 
 @contextmanager
-def running(command: list[str | Path], log: Path) -> Iterator[None]:
+def running(command: list[str | Path], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the context; pytest shows what it logged if the test fails."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("wb") as stream:
@@ -31,7 +31,7 @@ def running(command: list[str | Path], log: Path) -> Iterator[None]:
             env=environment,
         )
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -42,9 +42,13 @@ def running(command: list[str | Path], log: Path) -> Iterator[None]:
             sys.stdout.write(f"--- {log.name}\n{log.read_text(errors='replace')}")
 
 
-def eventually(what: str, condition: Callable[[], bool], limit_s: float = 120.0) -> None:
+def eventually(
+    what: str, condition: Callable[[], bool], process: subprocess.Popen[bytes], limit_s: float = 120
+) -> None:
+    """Waits for what a process is to bring about, as long as it lives and `limit_s` at most."""
     deadline_s = time.monotonic() + limit_s
     while not condition():
+        assert process.poll() is None, f"ended before {what}"
         assert time.monotonic() < deadline_s, f"not within {limit_s:g} s: {what}"
         time.sleep(0.1)
 
@@ -56,18 +60,23 @@ def coordinator(tmp_path: Path) -> Iterator[str]:
     command: list[str | Path] = [sys.executable, "-m", "latlas.cli.main", "serve"]
     command += ["--database", tmp_path / "latlas.db", "--ready-file", ready]
     command += ["--port", "0", "--http-port", "0"]
-    with running(command, tmp_path / "coordinator.log"):
-        eventually("the coordinator is ready", lambda: ready.exists() and bool(ready.read_text()))
+    with running(command, tmp_path / "coordinator.log") as process:
+        eventually(
+            "the coordinator is ready", lambda: ready.exists() and bool(ready.read_text()), process
+        )
         yield json.loads(ready.read_text())["grpc"]
 
 
 def test_a_board_with_the_wheel_measures_a_campaign(
     tmp_path: Path, agent_environment: Path, coordinator: str
 ) -> None:
-    agent: list[str | Path] = [agent_environment / "latlas-agent", "run"]
-    agent += ["--coordinator", coordinator, "--state-dir", tmp_path / "board"]
-    with running(agent, tmp_path / "agent.log"), latlas.connect(coordinator, wait_s=30) as lab:
-        eventually("the board joins", lambda: any(state.connected for state in lab.devices()))
+    command: list[str | Path] = [agent_environment / "latlas-agent", "run"]
+    command += ["--coordinator", coordinator, "--state-dir", tmp_path / "board"]
+    with (
+        running(command, tmp_path / "agent.log") as agent,
+        latlas.connect(coordinator, wait_s=30) as lab,
+    ):
+        eventually("the board joins", lambda: any(s.connected for s in lab.devices()), agent)
         (board,) = lab.devices()
 
         lab.add_target("board-ort", runtime="onnxruntime")
@@ -81,7 +90,9 @@ def test_a_board_with_the_wheel_measures_a_campaign(
             min_occurrences=1,
             sampling=TWO_SHORT_ROUNDS,
         )
-        eventually("the campaign ends", lambda: not lab.campaign("a-few-networks").is_running)
+        eventually(
+            "the campaign ends", lambda: not lab.campaign("a-few-networks").is_running, agent
+        )
 
         campaign = lab.campaign("a-few-networks")
         assert (campaign.state, campaign.failed) == ("finished", ())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pytest
+
 from latlas_latency.measurement import (
     PLAIN,
     PROFILED,
@@ -25,7 +26,7 @@ from latlas_ops.lowering import lower
 _FUSED = ("relu", "relu6", "hswish", "hsigmoid")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernels(op: OpSpec) -> tuple[tuple[tuple[Node, ...], float], ...]:
     """What a runtime makes of an op: groups of fused nodes, each with its true microseconds."""
     groups: list[list[Node]] = []
@@ -51,7 +52,7 @@ def _kernel_us(node: Node) -> float:
     return 1.5 + macs / rate
 
 
-@lru_cache(maxsize=None)
+@cache
 def _op_ms(op: OpSpec) -> float:
     return sum(us for _, us in _kernels(op)) / 1e3
 
@@ -170,9 +171,7 @@ class Campaigner:
             row = self.space.sizes - 1
             row[0] = resolution
             layers = [index for index, gene in enumerate(self.space.genes) if "layer" in gene.name]
-            for turn, (kernel, expansion) in enumerate(
-                zip(layers[::2], layers[1::2], strict=True)
-            ):
+            for turn, (kernel, expansion) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
                 row[kernel] = (shift + turn + shift // 9) % 3
                 row[expansion] = (shift // 3 + turn) % 3
             rows.append(row)

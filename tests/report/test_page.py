@@ -101,7 +101,7 @@ def test_a_network_over_its_budget_is_told_plainly(results: Results) -> None:
 
 
 def test_text_is_escaped(results: Results) -> None:
-    mean = "<b>\"&'</b>"
+    mean = "<b>\"&'$x$</b>"
     device = dataclasses.replace(
         results.device,
         device_model=mean,

@@ -122,7 +122,7 @@ def _labels(
     originals: Originals,
 ) -> list[str]:
     """Labels of kernels: by position where both orders agree, else by the nodes' names."""
-    if [kernel.op_type for kernel in executed] == [node.op_type for node in nodes]:
+    if len(executed) == len(nodes) and all(map(_is_kernel_of, executed, nodes)):
         return [anchor.label for anchor in anchors]
     by_name: dict[str, str] = {}
     shared: set[str] = set()
@@ -136,3 +136,8 @@ def _labels(
         else originals.by_name(kernel.name)
         for kernel in executed
     ]
+
+
+def _is_kernel_of(kernel: KernelEvent, node: OnnxNode) -> bool:
+    """Whether a kernel may be a node's; onnxruntime makes up a name for a node that has none."""
+    return kernel.op_type == node.op_type and node.name in ("", kernel.name)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ _MAX_PROFILE_EVENTS = 200_000
 
 @dataclass(frozen=True)
 class _Attribution:
-    """How the kernels of one program map to its tensors, at one graph level."""
+    """How the kernels of one session map to the tensors of its program."""
 
     originals: Originals
     nodes: tuple[OnnxNode, ...]
@@ -74,8 +73,7 @@ class OnnxRuntime:
 
     def __init__(self) -> None:
         self._ort = importlib.import_module("onnxruntime")
-        self._attributions: dict[tuple[Path, Target], _Attribution] = {}
-        self._profiles = itertools.count()
+        self._originals: dict[Path, Originals] = {}
 
     def capability(self) -> RuntimeCapability:
         """See `Runtime.capability`."""
@@ -96,12 +94,23 @@ class OnnxRuntime:
         return OnnxSession(session, target)
 
     def load_profiled(self, program: Path, target: Target, scratch: Path) -> ProfiledOnnxSession:
-        """See `Runtime.load_profiled`."""
-        attribution = self._attribution(program, target, scratch)
+        """See `Runtime.load_profiled`.
+
+        The optimised graph is saved by the very session that is profiled: another session of the
+        same model names and orders the nodes that the optimiser inserts differently.
+        """
+        originals = self._originals.get(program)
+        if originals is None:
+            originals = self._originals[program] = self._require_self_contained(program)
+        optimised = scratch / "optimised.onnx"
         options = self._options(target)
         options.enable_profiling = True
-        options.profile_file_prefix = str(scratch / f"profile{next(self._profiles)}")
+        options.profile_file_prefix = str(scratch / "profile")
+        options.optimized_model_filepath = str(optimised)
         session = self._open(program, target, options)
+        graph = read_graph(optimised.read_bytes())
+        optimised.unlink()
+        attribution = _Attribution(originals, graph.nodes, anchor_nodes(originals, graph))
         return ProfiledOnnxSession(session, target, attribution)
 
     def _options(self, target: Target) -> Any:
@@ -150,22 +159,6 @@ class OnnxRuntime:
                 "the model keeps weights in another file; save it as one file and submit it again"
             )
         return Originals.of(graph)
-
-    def _attribution(self, program: Path, target: Target, scratch: Path) -> _Attribution:
-        """Anchors of the optimised graph, which a twin of the profiled session writes out."""
-        key = (program, target)
-        if key not in self._attributions:
-            originals = self._require_self_contained(program)
-            options = self._options(target)
-            optimised = scratch / "optimised.onnx"
-            options.optimized_model_filepath = str(optimised)
-            self._open(program, target, options)
-            nodes = read_graph(optimised.read_bytes())
-            optimised.unlink()
-            self._attributions[key] = _Attribution(
-                originals, nodes.nodes, anchor_nodes(originals, nodes)
-            )
-        return self._attributions[key]
 
 
 class OnnxSession:

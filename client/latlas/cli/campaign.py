@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,7 @@ def run_show(args: argparse.Namespace) -> None:
         status = lab.campaign(args.name)
         rows = lab.measurements(args.name)
     if args.json:
-        measurements = [{"measurement": row, "latency_ms": row.latency_ms} for row in rows]
+        measurements = [{"latency_ms": row.latency_ms, **dataclasses.asdict(row)} for row in rows]
         print_json({"campaign": status, "measurements": measurements})
         return
     _print_status(status)

@@ -90,14 +90,20 @@ def run_show(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Writes one table or predictor to a file."""
+    if args.output is not None:
+        _require_free(args.output, args.force)
     with open_lab(args) as lab:
         find(lab, args.name, args.what)
         data, file_name = lab.export(args.name, args.format)
     path: Path = args.output or Path(Path(file_name).name)
-    if path.exists() and not args.force:
-        raise ConflictError(f"{path} is there already; replace it with --force")
+    _require_free(path, args.force)
     write_atomically(path, data)
     print(path)
+
+
+def _require_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConflictError(f"{path} is there already; replace it with --force")
 
 
 def find(lab: Lab, name: str, what: str) -> ModelInfo:

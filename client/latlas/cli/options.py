@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from latlas.lab import Lab
@@ -130,6 +132,19 @@ def open_lab(args: argparse.Namespace) -> Lab:
     from latlas.lab import connect
 
     return connect(args.coordinator)
+
+
+@contextmanager
+def requiring(extra: str) -> Iterator[None]:
+    """Turns a package that is missing into a `MissingDependencyError` that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("latlas"):
+            raise
+        raise MissingDependencyError(
+            f"this needs {error.name.partition('.')[0]}; install it with pip install 'latlas[{extra}]'"
+        ) from error
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from latlas.cli.options import Commands
+from latlas.cli.options import Commands, requiring
 
 
 def add_to(commands: Commands) -> None:
@@ -29,8 +29,9 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the quickstart."""
-    from latlas.quickstart import run_quickstart
-    from latlas.quickstart.settings import QUICK, QuickstartSettings
+    with requiring("all"):
+        from latlas.quickstart import run_quickstart
+        from latlas.quickstart.settings import QUICK, QuickstartSettings
 
-    settings = QUICK if args.quick else QuickstartSettings()
-    run_quickstart(args.folder, settings=settings, stream=sys.stdout)
+        settings = QUICK if args.quick else QuickstartSettings()
+        run_quickstart(args.folder, settings=settings, stream=sys.stdout)

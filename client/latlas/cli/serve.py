@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from latlas.cli.options import Commands, port
-from latlas_ops.errors import MissingDependencyError
+from latlas.cli.options import Commands, port, requiring
 
 
 def add_to(commands: Commands) -> None:
@@ -53,7 +52,7 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs a coordinator."""
-    try:
+    with requiring("coordinator"):
         from latlas_coordinator.server import run_server
 
         run_server(
@@ -64,9 +63,3 @@ def run(args: argparse.Namespace) -> None:
             insecure=args.insecure,
             ready_file=args.ready_file,
         )
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("latlas"):
-            raise
-        raise MissingDependencyError(
-            f"a coordinator needs {error.name}; install it with pip install 'latlas[coordinator]'"
-        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from latlas.cli.models import TABLE, add_export, add_listing, add_show, print_info
 from latlas.cli.options import Commands, add_command, add_group, open_lab
 from latlas.files import read_file
-from latlas_ops.errors import LatlasError
+from latlas_ops.errors import InvalidInputError, LatlasError
 
 FORMATS = ("latlas", "csv", "ofa-yaml")
 
@@ -37,11 +37,17 @@ def run_build(args: argparse.Namespace) -> None:
 
 
 def run_import(args: argparse.Namespace) -> None:
-    """Imports a table."""
+    """Imports a table. The file is checked before anything is sent."""
     data = read_file(args.file)
+    from latlas_latency.formats import load_latency_model
+    from latlas_latency.table import LookupTable
+
+    try:
+        model = load_latency_model(data)
+    except LatlasError as error:
+        raise type(error)(f"{args.file}: {error}") from error
+    if not isinstance(model, LookupTable):
+        raise InvalidInputError(f"{args.file} holds a predictor, not a table")
     with open_lab(args) as lab:
-        try:
-            info = lab.import_latency_model(args.name, data)
-        except LatlasError as error:
-            raise type(error)(f"{args.file}: {error}") from error
+        info = lab.import_latency_model(args.name, data)
     print_info(info, args)

@@ -43,6 +43,7 @@ _STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": _HASH_SALT,
     "path.simplify": False,
+    "text.parse_math": False,
     "font.size": 10.0,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",

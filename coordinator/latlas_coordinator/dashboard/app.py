@@ -20,6 +20,12 @@ from latlas_coordinator.storage import Store
 from latlas_ops.errors import LatlasError
 
 _RESPONSE_TIMEOUT_S = 30.0
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><g fill="#0067a5">'
+    '<rect width="7" height="7" rx="1" opacity=".3"/><rect x="9" width="7" height="7" rx="1"/>'
+    '<rect y="9" width="7" height="7" rx="1" opacity=".7"/>'
+    '<rect x="9" y="9" width="7" height="7" rx="1" opacity=".45"/></g></svg>'
+)
 
 
 def create_app(
@@ -66,7 +72,14 @@ def create_app(
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(router)
-    ui.run_with(app, title="Latlas", dark=None, tailwind=False, show_welcome_message=False)
+    ui.run_with(
+        app,
+        title="Latlas",
+        favicon=_ICON,
+        dark=None,
+        tailwind=False,
+        show_welcome_message=False,
+    )
     return app
 
 
@@ -86,7 +99,8 @@ async def _live(render: Callable[[], str], *, refresh_s: float) -> None:
         except LatlasError as error:
             return views.failure(str(error))
 
-    shown = ui.html(await asyncio.to_thread(rendered), tag="main", sanitize=False)
+    shown = ui.html(await asyncio.to_thread(rendered), tag="section", sanitize=False)
+    shown.classes("la-page")
 
     async def refresh() -> None:
         shown.set_content(await asyncio.to_thread(rendered))

@@ -105,8 +105,8 @@ def space_map(table: LookupTable, space: SearchSpace, resolution: int | float | 
         grids.setdefault((axes, tuple(columns)), []).append((slot.name, tuple(cells)))
     return _finished(
         (
-            Grid(" × ".join(axes) or "nothing to choose", axes, columns, tuple(rows))
-            for (axes, columns), rows in grids.items()
+            Grid(" × ".join(axes) or "ops without a choice", axes, columns, tuple(rows))
+            for (axes, columns), rows in sorted(grids.items(), key=lambda one: -len(one[0][1]))
         ),
         ", ".join(held),
     )

@@ -30,8 +30,7 @@ def render(store: Store, models: ModelCache, name: str, resolution: str) -> str:
     if not records and not name:
         return views.no_table()
     record = store.get_latency_model(name) if name else records[0]
-    table = models.get(store, record.name)
-    if not isinstance(table, LookupTable):
+    if record.kind != TABLE or not isinstance(table := models.get(store, record.name), LookupTable):
         raise InvalidInputError(
             f"{record.name!r} is a predictor ({record.kind}): only a table has entries per op"
         )

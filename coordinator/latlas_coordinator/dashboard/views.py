@@ -214,8 +214,8 @@ def table_page(
     legend = ""
     if found.fastest_ms is not None and found.slowest_ms is not None:
         legend = (
-            f'<p class="la-legend">{_milliseconds(found.fastest_ms)} ms <span></span> '
-            f"{_milliseconds(found.slowest_ms)} ms</p>"
+            f'<p class="la-legend">{milliseconds(found.fastest_ms)} ms <span></span> '
+            f"{milliseconds(found.slowest_ms)} ms</p>"
         )
     grids = "".join(_grid(grid) for grid in found.grids)
     return f'<h1>Tables</h1>{choices}<p class="la-note">{_text(" ".join(notes))}</p>{legend}{grids}'
@@ -275,7 +275,7 @@ def _heat_cell(cell: Cell | None) -> str:
     hot = ' class="la-hot"' if cell.heat > _HOT else ""
     return (
         f'<td{hot} style="--heat: {100 * cell.heat:.0f}%" title="{_text(cell.op)}">'
-        f"{_milliseconds(cell.latency_ms)}</td>"
+        f"{milliseconds(cell.latency_ms)}</td>"
     )
 
 
@@ -288,10 +288,11 @@ def _measures(status: CampaignStatus) -> str:
 
 
 def _progress(done: int, wanted: int) -> str:
-    share = done / wanted if wanted else 1.0
+    if not wanted:
+        return '<span class="la-dim">nothing that can be measured</span>'
     return (
-        f'<progress max="{max(wanted, 1)}" value="{done if wanted else 1}"></progress>'
-        f"<small>{done} of {wanted}, {math.floor(100 * share)} %</small>"
+        f'<progress max="{wanted}" value="{done}"></progress>'
+        f"<small>{done} of {wanted}, {100 * done // wanted} %</small>"
     )
 
 
@@ -345,7 +346,7 @@ def _percent(fraction: float) -> str:
     return "unknown" if math.isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
-def _milliseconds(value_ms: float) -> str:
+def milliseconds(value_ms: float) -> str:
     """Three significant digits, never in exponential notation."""
     decimals = max(0, 2 - math.floor(math.log10(value_ms)))
     return f"{value_ms:.{min(decimals, 6)}f}"

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from latlas_coordinator.domain.names import check_name
-from latlas_ops.errors import InvalidInputError, LatlasError, from_wire
+from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchConfig
 
 
@@ -195,10 +195,6 @@ class TaskFailure:
     task_id: str
     error_code: str
     reason: str
-
-    def error(self) -> LatlasError:
-        """The failure as the error that it names."""
-        return from_wire(self.error_code, self.reason)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from latlas_coordinator.storage import Store
 
 _LOG = logging.getLogger(__name__)
 
+_MAX_GROUP = 64
+
 _Waiting = tuple[ReportBatch, "asyncio.Future[RecordedBatch]"]
 
 
@@ -41,8 +43,9 @@ class ReportCommitter:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            group, self._waiting = self._waiting, []
-            await self._commit_group(group)
+            while self._waiting:
+                group, self._waiting = self._waiting[:_MAX_GROUP], self._waiting[_MAX_GROUP:]
+                await self._commit_group(group)
 
     async def _commit_group(self, group: list[_Waiting]) -> None:
         try:

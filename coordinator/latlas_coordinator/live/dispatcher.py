@@ -67,6 +67,9 @@ class Dispatcher:
                 )
             except LatlasError as error:
                 _LOG.error("cannot hand out work, trying again in %g s: %s", _RETRY_S, error)
+            except Exception:
+                # A bug, but one that must not leave every device idle for ever.
+                _LOG.exception("handing out work failed, trying again in %g s", _RETRY_S)
             else:
                 self._deliver(result)
                 wait_s = self._wait_s(result)

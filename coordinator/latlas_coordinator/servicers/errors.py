@@ -21,6 +21,9 @@ _LOG = logging.getLogger(__name__)
 
 ERROR_METADATA_KEY = "latlas-error"
 
+# Details travel in a header, of which a client takes 8 KiB in all.
+_MAX_DETAILS_CHARACTERS = 2_000
+
 _STATUS: dict[type[LatlasError], grpc.StatusCode] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -106,7 +109,8 @@ def _translated(method: str, behaviour: _Behaviour) -> _Behaviour:
 async def _abort(method: str, context: Context, error: Exception) -> NoReturn:
     if isinstance(error, LatlasError):
         _LOG.info("%s: %s: %s", method, type(error).__name__, error)
-        await context.abort(status_of(error), str(error), ((ERROR_METADATA_KEY, wire_code(error)),))
+        details = str(error)[:_MAX_DETAILS_CHARACTERS]
+        await context.abort(status_of(error), details, ((ERROR_METADATA_KEY, wire_code(error)),))
     if isinstance(error, grpc.aio.AbortError):
         raise error
     _LOG.error("%s failed unexpectedly", method, exc_info=error)

@@ -62,9 +62,9 @@ def common_mode(matrix: Floats) -> Floats:
 def label_noise(matrix: Floats) -> float:
     """How far a network's label differs from itself: one half of the rounds against the other.
 
-    Mean over the rows of the absolute difference between the median of the even and the median
-    of the odd rounds, as a fraction of their mean. Two halves differ more than the full label
-    differs from the truth, so this errs on the large side. NaN if no row has two rounds.
+    Per row, the absolute difference between the median of the even and the median of the odd
+    rounds, as a fraction of their mean; then the median over the rows, so that a burst in one
+    visit does not speak for all. NaN if no row has two rounds.
 
     Args:
         matrix: round matrix `(n, n_rounds)`; every row's own rounds are dealt out in turn.
@@ -75,7 +75,7 @@ def label_noise(matrix: Floats) -> float:
         if len(known) >= 2:
             even, odd = np.median(known[::2]), np.median(known[1::2])
             differences.append(2 * abs(even - odd) / (even + odd))
-    return float(np.mean(differences)) if differences else math.nan
+    return float(np.median(differences)) if differences else math.nan
 
 
 def common_mode_free_noise(matrix: Floats) -> float:

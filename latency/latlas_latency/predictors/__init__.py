@@ -1,0 +1,1 @@
+"""Latency predictors: fitted on whole networks, each behind the interface `LatencyModel`."""

@@ -1,0 +1,407 @@
+"""The command line and `Lab` against a real coordinator and a real agent, each a process."""
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import latlas as front_door
+from latlas.records import Sampling
+from latlas_latency.table import LookupTable
+from latlas_ops import get_space
+from latlas_ops.writers.onnx_writer import write_onnx
+
+FAST = ["--warmup-runs", "1", "--min-runs", "2", "--min-duration", "5ms"]
+START_S = 60.0
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + START_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+    return found
+
+
+class Fleet:
+    """A coordinator with its database in `folder`, and an agent that knows it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.coordinator = self.agent = None
+        self.address = ""
+        self.port = 0
+
+    def serve(self) -> None:
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        self.coordinator = self._start(
+            "latlas.cli.main", "serve", "--database", "lab.db", "--port", self.port,
+            "--http-port", "0", "--ready-file", ready,
+        )  # fmt: skip
+        wait_for(lambda: ready.exists() or self.coordinator.poll() is not None, "no coordinator")
+        self.address = json.loads(ready.read_text())["grpc"]
+        self.port = int(self.address.rpartition(":")[2])
+
+    def join(self) -> None:
+        self.agent = self._start(
+            "latlas_agent.cli", "run", "--coordinator", self.address, "--state-dir", "agent"
+        )
+        with front_door.connect(self.address) as lab:
+            wait_for(lambda: [state for state in lab.devices() if state.connected], "no device")
+
+    def _start(self, module: str, *args: object) -> subprocess.Popen:
+        with (self.folder / f"{module}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, args)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill_coordinator(self) -> None:
+        self.coordinator.kill()
+        self.coordinator.wait()
+
+    def stop(self) -> None:
+        for process in (self.agent, self.coordinator):
+            if process is not None:
+                process.terminate()
+                process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    """A coordinator, an agent, a target, a profiled space and a table."""
+    running = Fleet(tmp_path_factory.mktemp("fleet"))
+    try:
+        running.serve()
+        running.join()
+        with front_door.connect(running.address) as lab:
+            lab.add_target("here")
+            lab.add_target("two-threads", threads=2)
+            lab.start_profile(
+                "profile",
+                "digits",
+                "here",
+                n_training_networks=12,
+                n_calibration_networks=6,
+                n_validation_networks=6,
+                min_occurrences=1,
+                sampling=Sampling(warmup_runs=1, min_runs=2, min_duration_ns=5_000_000),
+            )
+            *_, last = lab.watch("profile")
+            assert last.state == "finished"
+            assert not last.failed
+            lab.build_table("digits-here", "profile")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def lab(fleet):
+    with front_door.connect(fleet.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def latlas_at(latlas, fleet):
+    """`latlas_at("table", "list")` asks the coordinator of the fleet."""
+
+    def run(*args):
+        return latlas(*args, LATLAS_COORDINATOR=fleet.address)
+
+    return run
+
+
+@pytest.fixture
+def arch_file(tmp_path):
+    """`arch_file("digits")` is a file with an architecture of that space."""
+
+    def write(name):
+        space = get_space(name)
+        (arch,) = space.archs(space.sample(1, np.random.default_rng(7)))
+        path = tmp_path / f"{name}.json"
+        path.write_text(arch.to_json())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    space = get_space("digits")
+    smallest, _ = space.archs(space.extremes())
+    path = tmp_path / "net.onnx"
+    path.write_bytes(write_onnx(space.network(smallest), batch=1, seed=0).model_bytes)
+    return path
+
+
+def one_line(ended):
+    """The complaint of a command that failed as it should: one line, exit code 2, no output."""
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    (line,) = [line for line in ended.err.splitlines() if not line.startswith("measuring ")]
+    assert line.startswith("latlas: ")
+    return line.removeprefix("latlas: ")
+
+
+# -- what works --------------------------------------------------------------------------------
+
+
+def test_devices_and_targets_are_listed_for_people_and_programs(latlas_at):
+    (state,) = json.loads(latlas_at("device", "list", "--json").out)
+    device_id = state["device"]["device_id"]
+    assert device_id in latlas_at("device", "list").out
+    assert "onnxruntime" in latlas_at("device", "show", device_id).out
+    targets = json.loads(latlas_at("target", "list", "--json").out)
+    assert {target["name"]: target["threads"] for target in targets} == {
+        "here": 1,
+        "two-threads": 2,
+    }
+    assert "2 threads" in latlas_at("target", "list").out
+
+
+def test_doctor_finds_the_coordinator(latlas_at):
+    assert "answers; 1 of 1 devices connected" in latlas_at("doctor").out
+
+
+def test_a_campaign_started_again_goes_on_with_the_one_that_is_there(latlas_at, lab):
+    before = lab.campaign("profile")
+    plan = ["--training-networks", 12, "--calibration-networks", 6, "--validation-networks", 6]
+    same = ["campaign", "start", "profile", "--target", "here", "--space", "digits", *plan]
+    same += ["--min-occurrences", "1", *FAST, "--watch"]
+    assert "finished" in latlas_at(*same).out
+    assert lab.campaign("profile") == before
+    assert "choose another name" in one_line(latlas_at(*same, "--seed", "5"))
+
+
+def test_a_campaign_is_shown_with_what_it_measured(latlas_at, lab):
+    record = json.loads(latlas_at("campaign", "show", "profile", "--json").out)
+    assert record["campaign"]["n_visits_done"] == record["campaign"]["n_visits_wanted"]
+    roles = {row["role"] for row in record["measurements"]}
+    assert roles == {"cover", "training", "calibration", "validation"}
+    assert all(row["latency_ms"] > 0 for row in record["measurements"])
+    assert "132/132" not in latlas_at("campaign", "show", "profile").out
+    (listed,) = [
+        row
+        for row in json.loads(latlas_at("campaign", "list", "--json").out)
+        if row["name"] == "profile"
+    ]
+    assert listed["state"] == "finished"
+
+
+def test_a_model_is_measured_once_and_shown_from_then_on(latlas_at, model_file):
+    first = json.loads(latlas_at("measure", model_file, "--target", "here", "--json", *FAST).out)
+    again = json.loads(latlas_at("measure", model_file, "--target", "here", "--json", *FAST).out)
+    assert first == again
+    assert first["latency_ms"] > 0
+    assert len(first["visits"]) == 3
+    text = latlas_at("measure", model_file, "--target", "here", *FAST).out
+    assert f"{first['latency_ms']:.3f} ms, median of 3 visits" in text
+
+
+def test_a_table_tells_what_it_is_valid_for_and_how_good_it_is(latlas_at):
+    (row,) = json.loads(latlas_at("table", "list", "--json").out)
+    assert (row["name"], row["kind"], row["calibrated"]) == ("digits-here", "table", True)
+    assert row["target"]["name"] == "here"
+    assert row["validation"]["n_networks"] == 6
+    text = latlas_at("table", "show", "digits-here").out
+    assert "On 6 networks that no fit has seen:" in text
+    assert "label noise" in text
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_predictor_is_fitted_shown_and_exported(latlas_at, lab, tmp_path, kind):
+    fitted = latlas_at("predictor", "fit", f"p-{kind}", "--campaign", "profile", "--kind", kind)
+    assert fitted.code == 0, fitted.err
+    assert f"kind           {kind}" in fitted.out
+    assert f"p-{kind}" in latlas_at("predictor", "list").out
+    assert json.loads(latlas_at("predictor", "show", f"p-{kind}", "--json").out)["kind"] == kind
+    path = tmp_path / "predictor.bin"
+    assert latlas_at("predictor", "export", f"p-{kind}", "--output", path).code == 0
+    batch = get_space("digits").sample(20, np.random.default_rng(1))
+    local = front_door.load_latency_model(path.read_bytes()).predict(batch)
+    np.testing.assert_allclose(local.mean_ms, lab.predict(f"p-{kind}", batch).mean_ms, rtol=1e-6)
+    assert "'digits-here' is not a predictor but a table" in one_line(
+        latlas_at("predictor", "show", "digits-here")
+    )
+
+
+def test_a_table_downloaded_predicts_what_the_coordinator_predicts(lab):
+    space = get_space("digits")
+    batch = space.sample(50, np.random.default_rng(2))
+    table = lab.latency_model("digits-here")
+    assert isinstance(table, LookupTable)
+    here, there = table.predict(batch, 0.8), lab.predict("digits-here", batch, 0.8)
+    for field in ("mean_ms", "lower_ms", "upper_ms", "measured_ms", "estimated_ms"):
+        np.testing.assert_allclose(getattr(here, field), getattr(there, field))
+    networks = [space.network(arch) for arch in space.archs(batch)[:3]]
+    np.testing.assert_allclose(lab.predict("digits-here", networks).mean_ms, here.mean_ms[:3])
+
+
+def test_predictions_are_printed_with_interval_and_unit(latlas_at, arch_file):
+    record = json.loads(latlas_at("predict", "--model", "digits-here", "--sample", 3, "--json").out)
+    assert [row["architecture"] for row in record["predictions"]] == [
+        "sample 0",
+        "sample 1",
+        "sample 2",
+    ]
+    for row in record["predictions"]:
+        assert 0 < row["lower_ms"] < row["mean_ms"] < row["upper_ms"]
+    ended = latlas_at(
+        "predict", "--model", "digits-here", "--arch", arch_file("digits"), "--target", "here"
+    )
+    assert ended.code == 0, ended.err
+    assert "90.0 % INTERVAL" in ended.out
+    assert "digits.json" in ended.out
+
+
+def test_a_table_is_exported_and_comes_back_the_same(latlas_at, lab, tmp_path):
+    assert latlas_at("table", "export", "digits-here", "--format", "csv").code == 0
+    (path,) = tmp_path.iterdir()
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert len(rows) == lab.model_info("digits-here").n_entries
+    own = tmp_path / "own"
+    assert latlas_at("table", "export", "digits-here", "--output", own).out == f"{own}\n"
+    assert latlas_at("table", "import", "copy", own).code == 0
+    assert lab.export("copy", "latlas")[0] == own.read_bytes()
+
+
+# -- what is refused: one line, exit code 2, nothing written -------------------------------------
+
+
+def test_an_unknown_space_starts_no_campaign(latlas_at, lab):
+    before = lab.campaigns()
+    ended = latlas_at("campaign", "start", "c", "--target", "here", "--space", "moon")
+    assert "no search space 'moon'" in one_line(ended)
+    assert lab.campaigns() == before
+
+
+def test_a_target_whose_runtime_is_missing_is_not_added(latlas_at, lab):
+    before = lab.targets()
+    complaint = one_line(latlas_at("target", "add", "phone", "--runtime", "snpe"))
+    assert "target 'phone' needs runtime 'snpe'" in complaint
+    assert "offers: onnxruntime" in complaint
+    assert lab.targets() == before
+
+
+def test_a_corrupt_program_names_the_file(latlas_at, tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model" * 50)
+    complaint = one_line(latlas_at("measure", path, "--target", "here", *FAST))
+    assert complaint.startswith(f"{path}: ")
+    assert list(tmp_path.iterdir()) == [path]
+    assert one_line(latlas_at("measure", path, "--target", "here", *FAST)) == complaint
+
+
+def test_a_table_is_not_applied_to_another_space(latlas_at, arch_file):
+    ended = latlas_at("predict", "--model", "digits-here", "--arch", arch_file("course"))
+    complaint = one_line(ended)
+    assert "'course'" in complaint
+    assert "'digits'" in complaint
+
+
+def test_a_table_is_not_applied_to_another_target(latlas_at, arch_file):
+    ended = latlas_at("predict", "--model", "digits-here", "--sample", 1, "--target", "two-threads")
+    assert one_line(ended) == "targets 'here' and 'two-threads' differ in threads: 1 and 2"
+    ended = latlas_at("predict", "--model", "digits-here", "--sample", 1, "--target", "moon")
+    assert "no target 'moon'" in one_line(ended)
+
+
+def test_a_broken_table_file_is_named_and_not_imported(latlas_at, lab, tmp_path):
+    before = lab.latency_models()
+    path = tmp_path / "table.latlas"
+    data, _ = lab.export("digits-here", "latlas")
+    for broken in (b"", b"nonsense", data[: len(data) // 2]):
+        path.write_bytes(broken)
+        assert one_line(latlas_at("table", "import", "t", path)).startswith(f"{path}: ")
+    assert lab.latency_models() == before
+
+
+def test_an_export_never_replaces_a_file_unasked(latlas_at, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("precious")
+    export = ["table", "export", "digits-here", "--format", "csv", "--output", path]
+    assert one_line(latlas_at(*export)) == f"{path} is there already; replace it with --force"
+    assert path.read_text() == "precious"
+    assert latlas_at(*export, "--force").code == 0
+    assert path.read_text() != "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_does_not_exist_is_named(latlas_at):
+    for args in (
+        ["campaign", "show", "moon"],
+        ["table", "show", "moon"],
+        ["predict", "--model", "moon", "--sample", "1"],
+        ["table", "build", "t", "--campaign", "moon"],
+        ["device", "show", "moon"],
+        ["campaign", "start", "c", "--target", "moon", "--space", "digits"],
+    ):
+        assert "'moon'" in one_line(latlas_at(*args))
+
+
+def test_a_second_coordinator_does_not_take_the_database(latlas, fleet):
+    ended = latlas("serve", "--database", fleet.folder / "lab.db", "--port", 0, "--http-port", 0)
+    assert ended.code == 2
+    assert "latlas: " in ended.err.splitlines()[-1]
+
+
+def test_listening_beyond_this_machine_needs_to_be_asked_for(latlas, tmp_path):
+    ended = latlas("serve", "--host", "0.0.0.0")
+    assert "--insecure" in one_line(ended)
+    assert not list(tmp_path.iterdir())
+
+
+# -- interruptions -------------------------------------------------------------------------------
+
+
+@contextmanager
+def long_campaign(lab, model_file, name, n_rounds):
+    """A campaign of one program that takes a few seconds."""
+    program = (lab.upload(model_file.read_bytes()), "net")
+    sampling = Sampling(n_rounds=n_rounds, warmup_runs=1, min_runs=2, min_duration_ns=50_000_000)
+    lab.start_measure(name, "here", [program], sampling)
+    try:
+        yield
+    finally:
+        lab.cancel(name)
+
+
+def test_an_interrupted_watch_says_that_the_campaign_goes_on(lab, fleet, model_file):
+    with long_campaign(lab, model_file, "watched", 400):
+        command = [sys.executable, "-m", "latlas.cli.main", "campaign", "watch", "watched"]
+        watching = subprocess.Popen(
+            [*command, "--coordinator", fleet.address], stderr=subprocess.PIPE, text=True
+        )
+        assert "campaign watched" in watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=20)
+        assert watching.returncode == 130
+        assert err.endswith("`latlas campaign watch watched` shows it again\n")
+        assert lab.campaign("watched").is_running
+    assert lab.campaign("watched").state == "cancelled"
+    assert lab.cancel("profile").state == "finished"
+
+
+def test_watching_goes_on_after_the_coordinator_was_killed(lab, fleet, model_file):
+    with long_campaign(lab, model_file, "killed", 100):
+        statuses = lab.watch("killed")
+        next(status for status in statuses if status.n_visits_done >= 10)
+        fleet.kill_coordinator()
+        fleet.serve()
+        *_, last = statuses
+    assert (last.state, last.n_visits_done) == ("finished", 100)
+    (row,) = lab.measurements("killed")
+    assert [visit.round for visit in row.visits] == list(range(100))
