@@ -61,10 +61,7 @@ def anchor(heading: str) -> str:
 
 def section(parser: argparse.ArgumentParser, summary: str) -> str:
     """One command: what it does, how it is written, and its arguments."""
-    rows = [
-        f"| `{shown(action)}` | {meaning(parser, action)} |"
-        for action in arguments(parser)
-    ]
+    rows = [f"| `{shown(action)}` | {meaning(parser, action)} |" for action in arguments(parser)]
     table = ["| argument | meaning |", "| --- | --- |", *rows, ""] if rows else []
     return "\n".join(
         [

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 from latlas._version import __version__
 
 if TYPE_CHECKING:
-    from latlas_latency.formats import load_latency_model
-
     from latlas.lab import Lab, connect
     from latlas.records import (
         CampaignStatus,
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
         Validation,
         VisitSummary,
     )
+    from latlas_latency.formats import load_latency_model
     from latlas_latency.measurement import Device, Target
     from latlas_latency.model import LatencyModel, OpLatencies, Prediction
     from latlas_ops import (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from typing import TypeVar
 
 import grpc
@@ -45,6 +47,7 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[\w.-]+)(?::(?P<port>\d{1
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Result = TypeVar("Result")
 
 
 def parse_address(text: str) -> str:
@@ -67,7 +70,7 @@ class Connection:
 
     Attributes:
         address: `HOST:PORT`.
-        stub: the calls; use them inside `translated` or through `call`.
+        stub: the calls; use them through `call`, `run` and `stream`.
 
     Raises:
         InvalidInputError: the address is malformed.
@@ -95,16 +98,67 @@ class Connection:
             UnreachableError: nobody answers, or not within `timeout_s`.
             ProtocolError: whoever answers does not know the call.
         """
-        with self.translated():
-            return method(request, timeout=timeout_s)
+        return self.run(lambda: method(request, timeout=timeout_s))
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turns every gRPC error inside the block into a `LatlasError`; see `call`."""
+    def run(self, work: Callable[[], Result]) -> Result:
+        """The result of `work`, which uses `stub`; errors as those of `call`."""
         try:
-            yield
+            return _out_of_reach(work)
         except grpc.RpcError as error:
             raise to_latlas_error(error, self.address) from error
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> Generator[Response]:
+        """One request, answers for as long as there are any; errors as those of `call`.
+
+        Close the generator to end the call early.
+        """
+        call = self.run(lambda: method(request))
+        answers: queue.SimpleQueue[tuple[Response | None, Exception | None]] = queue.SimpleQueue()
+
+        def read() -> None:
+            try:
+                for answer in call:
+                    answers.put((answer, None))
+                answers.put((None, None))
+            except Exception as error:
+                answers.put((None, error))
+
+        threading.Thread(target=read, name="latlas-stream", daemon=True).start()
+        try:
+            while True:
+                answer, error = answers.get()
+                if isinstance(error, grpc.RpcError):
+                    raise to_latlas_error(error, self.address) from error
+                if error is not None:
+                    raise error
+                if answer is None:
+                    return
+                yield answer
+        finally:
+            call.cancel()  # type: ignore[no-untyped-call]  # untyped in grpc-stubs
+
+
+def _out_of_reach(work: Callable[[], Result]) -> Result:
+    """Runs `work` in a thread of its own, out of reach of Ctrl-C, and waits for it.
+
+    An interrupt inside gRPC leaves behind a call that nobody finishes, and closing or freeing the
+    channel waits for it for ever. Here an interrupt ends the waiting alone; closing the channel
+    then ends the call.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    result: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="latlas-call", daemon=True).start()
+    return result.result()
 
 
 def to_latlas_error(error: grpc.RpcError, address: str) -> LatlasError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -106,10 +106,7 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An interrupt may cut a call off before gRPC's own thread knows of it, and closing the
-        # channel would wait for that call for ever.
-        if kind is None or issubclass(kind, Exception):
-            self.close()
+        self.close()
 
     # -- devices and targets -----------------------------------------------------------------
 
@@ -182,8 +179,9 @@ class Lab:
             pb.UploadProgramRequest(program_format="" if start else program_format, data=data)
             for start, data in _chunks(program)
         )
-        with self._connection.translated():
-            return self._stub.UploadProgram(chunks, timeout=TRANSFER_TIMEOUT_S).sha256
+        return self._connection.run(
+            lambda: self._stub.UploadProgram(chunks, timeout=TRANSFER_TIMEOUT_S)
+        ).sha256
 
     def start_profile(
         self,
@@ -294,12 +292,14 @@ class Lab:
             NotFoundError: no campaign has that name.
             UnreachableError: the coordinator stayed away for `patience_s`.
         """
+        request = pb.CampaignRequest(name=name)
         last: CampaignStatus | None = None
         heard_s = self._clock_s()
         while True:
             try:
-                with closing(self._watch_once(name)) as statuses:
-                    for status in statuses:
+                answers = self._connection.stream(self._stub.WatchCampaign, request)
+                with closing(answers):
+                    for status in map(messages.campaign_status, answers):
                         if status != last:
                             last = status
                             yield status
@@ -310,15 +310,6 @@ class Lab:
             if last is not None and not last.is_running:
                 return
             self._sleep_s(_RETRY_S)
-
-    def _watch_once(self, name: str) -> Generator[CampaignStatus]:
-        with self._connection.translated():
-            call = self._stub.WatchCampaign(pb.CampaignRequest(name=name))
-            try:
-                for message in call:
-                    yield messages.campaign_status(message)
-            finally:
-                call.cancel()  # type: ignore[no-untyped-call]  # untyped in grpc-stubs
 
     def cancel(self, name: str) -> CampaignStatus:
         """Ends a campaign; what was measured stays."""
@@ -400,8 +391,9 @@ class Lab:
             InvalidInputError: this kind of model has no such format.
         """
         request = pb.ExportLatencyModelRequest(name=name, format=fmt)
-        with self._connection.translated():
-            chunks = list(self._stub.ExportLatencyModel(request, timeout=TRANSFER_TIMEOUT_S))
+        chunks = self._connection.run(
+            lambda: list(self._stub.ExportLatencyModel(request, timeout=TRANSFER_TIMEOUT_S))
+        )
         file_name = chunks[0].file_name if chunks else name
         return b"".join(chunk.data for chunk in chunks), file_name
 
@@ -418,8 +410,9 @@ class Lab:
             pb.ImportLatencyModelRequest(name="" if start else name, data=part)
             for start, part in _chunks(data)
         )
-        with self._connection.translated():
-            reply = self._stub.ImportLatencyModel(chunks, timeout=TRANSFER_TIMEOUT_S)
+        reply = self._connection.run(
+            lambda: self._stub.ImportLatencyModel(chunks, timeout=TRANSFER_TIMEOUT_S)
+        )
         return messages.model_info(reply)
 
     def predict(

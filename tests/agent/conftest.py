@@ -154,9 +154,7 @@ def device() -> Device:
                 ("onnx",),
                 True,
             ),
-            RuntimeCapability(
-                "misbehaving", "1", ("none",), ("fp32",), ("all",), ("word",), False
-            ),
+            RuntimeCapability("misbehaving", "1", ("none",), ("fp32",), ("all",), ("word",), False),
         ),
     )
 
@@ -217,9 +215,6 @@ def make_job(tmp_path: Path, onnx_target: Target, word_target: Target) -> Callab
         return Job(Task(**values), path)  # type: ignore[arg-type]
 
     return make
-
-
-Script = Callable[["Stream"], "asyncio.Future[None]"]
 
 
 @dataclass

@@ -118,9 +118,12 @@ def test_the_epoch_grows_even_if_the_clock_goes_back(tmp_path: Path) -> None:
 
 def test_two_agents_cannot_share_a_state_folder(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with claim_state_dir(state):
-        with pytest.raises(ConflictError, match="--state-dir"), claim_state_dir(state):
-            pytest.fail("claimed twice")
+    with (
+        claim_state_dir(state),
+        pytest.raises(ConflictError, match="--state-dir"),
+        claim_state_dir(state),
+    ):
+        pytest.fail("claimed twice")
     with claim_state_dir(state):
         pass
 

@@ -64,8 +64,8 @@ def test_the_garbage_collector_rests_while_the_clock_runs() -> None:
 
 def test_the_garbage_collector_comes_back_after_an_error() -> None:
     def fail() -> None:
-        raise ValueError
+        raise ValueError("no run")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no run"):
         time_runs(fail, warmup_runs=0, min_runs=1, min_duration_ns=0)
     assert gc.isenabled()

@@ -1,6 +1,9 @@
 """Errors cross the wire as the class that was raised; a missing coordinator says so."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import closing
 
@@ -111,6 +114,29 @@ def test_a_coordinator_that_hangs_is_given_up_after_the_timeout(serve):
     finally:
         release.set()
         connection.close()
+
+
+def test_an_interrupt_ends_a_call_that_hangs_and_the_program(serve):
+    called, release = threading.Event(), threading.Event()
+
+    class Hanging(QueryServiceServicer):
+        def ListTargets(self, request, context):
+            called.set()
+            release.wait(30)
+            return query_pb2.ListTargetsResponse()
+
+    command = [sys.executable, "-m", "latlas.cli.main", "target", "list", "--coordinator"]
+    with subprocess.Popen(
+        [*command, serve(Hanging())], stderr=subprocess.PIPE, text=True
+    ) as hanging:
+        try:
+            assert called.wait(30)
+            hanging.send_signal(signal.SIGINT)
+            _, err = hanging.communicate(timeout=20)
+        finally:
+            hanging.kill()
+            release.set()
+    assert (hanging.returncode, err) == (130, "\nlatlas: interrupted; run the same command again\n")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from latlas_latency.formats import load_latency_model
 
 from latlas_coordinator.domain import (
     AgentRecord,
@@ -27,6 +26,7 @@ from latlas_coordinator.handlers.campaigns import (
 )
 from latlas_coordinator.handlers.latency_models import ModelCache
 from latlas_coordinator.storage import open_store
+from latlas_latency.formats import load_latency_model
 from latlas_latency.measurement import (
     PROFILED,
     WHOLE_NETWORK,
@@ -166,7 +166,9 @@ def test_predictors_are_fitted_and_validated_on_unseen_networks(store, kind):
     record = latency_models.fit_predictor(store, kind, "p1", kind=kind, seed=1, now_ns=8)
     assert (record.kind, record.n_entries, record.validation.n_networks) == (kind, 0, 12)
     assert record.validation.mape < 0.3
-    assert load_latency_model(store.read_latency_model(kind)).target == TARGET
+    kept = load_latency_model(store.read_latency_model(kind))
+    assert kept.target == TARGET
+    assert kept.validation == record.validation
 
 
 def test_validation_networks_are_not_fitted_on(store):

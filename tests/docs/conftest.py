@@ -115,9 +115,7 @@ def links() -> Iterator[Snippet]:
 
 def pages_with_python() -> list[str]:
     return [
-        name_of(path)
-        for path in PAGES
-        if any(block.language == "python" for block in blocks(path))
+        name_of(path) for path in PAGES if any(block.language == "python" for block in blocks(path))
     ]
 
 

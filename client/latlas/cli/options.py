@@ -143,7 +143,8 @@ def requiring(extra: str) -> Iterator[None]:
         if error.name is None or error.name.startswith("latlas"):
             raise
         raise MissingDependencyError(
-            f"this needs {error.name.partition('.')[0]}; install it with pip install 'latlas[{extra}]'"
+            f"this needs {error.name.partition('.')[0]}; install it with "
+            f"pip install 'latlas[{extra}]'"
         ) from error
 
 

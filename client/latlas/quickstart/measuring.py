@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
 import numpy as np
-from latlas_latency.measurement import PLAIN, Target, statistics
-from latlas_latency.model import LatencyModel
-from latlas_latency.table import LookupTable
-from latlas_ops.errors import LatlasError, MeasurementError, UnreachableError
-from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
 
 from latlas.lab import Lab
 from latlas.progress import Progress
 from latlas.quickstart.results import DeviceFacts, ModelFacts, ProfileFacts
 from latlas.quickstart.settings import QuickstartSettings
 from latlas.records import DeviceState, Measurement, Sampling
+from latlas_latency.measurement import PLAIN, Target, statistics
+from latlas_latency.model import LatencyModel
+from latlas_latency.table import LookupTable
+from latlas_ops.errors import LatlasError, MeasurementError, UnreachableError
+from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
 
 PROFILE = "quickstart-profile"
 TARGET = "this-machine"
@@ -100,8 +99,8 @@ def run_campaign(lab: Lab, name: str, label: str, stream: TextIO) -> None:
     if status.failed:
         first = status.failed[0]
         raise MeasurementError(
-            f"{len(status.failed)} programs of campaign {name!r} failed, the first ({first.label}): "
-            f"{first.reason}"
+            f"{len(status.failed)} programs of campaign {name!r} failed, the first "
+            f"({first.label}): {first.reason}"
         )
 
 
@@ -127,9 +126,7 @@ def profile(
         n_validation_networks=settings.n_validation_networks,
         min_occurrences=settings.min_occurrences,
         seed=settings.seed,
-        sampling=Sampling(
-            n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns
-        ),
+        sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
     )
     run_campaign(lab, PROFILE, "  measuring", stream)
     there = {info.name for info in lab.latency_models()}
@@ -208,9 +205,3 @@ def model_facts(measured: Measured, space: SearchSpace, level: float) -> list[Mo
             )
         )
     return rows
-
-
-def campaign_name(prefix: str, programs: Sequence[tuple[str, str]]) -> str:
-    """A name that is the same for the same programs, so that they are not measured twice."""
-    text = "\n".join(f"{sha256} {label}" for sha256, label in programs)
-    return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -20,7 +19,6 @@ from latlas_ops.errors import ConflictError, UnreachableError
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,6 @@ class FleetAddresses:
 
     grpc: str
     http: str | None
-
-
-def _end_with_parent() -> None:
-    """Asks Linux to end this child when the quickstart is killed without a chance to do so."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
@@ -63,7 +55,6 @@ def _running(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[by
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
     try:
         yield process

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from latlas_latency.formats import dump_latency_model, export_latency_model, load_latency_model
 from numpy.typing import NDArray
 
 from latlas_coordinator.domain import (
@@ -20,6 +19,13 @@ from latlas_coordinator.domain import (
 )
 from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.storage import Store
+from latlas_latency.formats import (
+    StoredModel,
+    dump_latency_model,
+    export_latency_model,
+    load_latency_model,
+)
+from latlas_latency.formats.predictor_file import Predictor
 from latlas_latency.measurement import PROFILED, Target
 from latlas_latency.model import LatencyModel, Prediction, Subjects
 from latlas_latency.observations import Observation, measure_drift
@@ -37,7 +43,7 @@ VALIDATION_LEVEL = 0.9
 _FIT_ROLES = (Role.TRAINING, Role.CALIBRATION)
 _N_CACHED = 8
 
-_Fit = Callable[[ArchBatch, NDArray[np.float64], Target, int], LatencyModel]
+_Fit = Callable[[ArchBatch, NDArray[np.float64], Target, int], Predictor]
 
 
 def build_table(store: Store, name: str, campaign: str, now_ns: int) -> LatencyModelRecord:
@@ -117,6 +123,9 @@ def fit_predictor(
         [observation.arch for observation in observations if observation.arch is not None]
     )
     model = fits[kind](batch, labels_ms, source.target, seed)
+    validation = source.validate(model)
+    if validation is not None:
+        model = model.with_validation(validation)
     record = LatencyModelRecord(
         name=name,
         kind=kind,
@@ -126,7 +135,7 @@ def fit_predictor(
         created_ns=now_ns,
         n_entries=0,
         calibrated=True,
-        validation=source.validate(model),
+        validation=validation,
     )
     store.put_latency_model(record, dump_latency_model(model))
     return record
@@ -169,16 +178,15 @@ def import_model(store: Store, name: str, data: bytes, now_ns: int) -> LatencyMo
     """
     check_name("latency model", name)
     model = load_latency_model(data)
-    is_table = isinstance(model, LookupTable)
     record = LatencyModelRecord(
         name=name,
-        kind=TABLE if is_table else model.kind,
+        kind=TABLE if isinstance(model, LookupTable) else model.kind,
         space=model.space.name if model.space is not None else "",
         target=model.target,
         campaign="",
         created_ns=now_ns,
-        n_entries=len(model.entries) if is_table else 0,
-        calibrated=model.calibrated if is_table else True,
+        n_entries=len(model.entries) if isinstance(model, LookupTable) else 0,
+        calibrated=model.calibrated if isinstance(model, LookupTable) else True,
         validation=model.validation,
     )
     store.put_latency_model(record, data)
@@ -190,9 +198,9 @@ class ModelCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, int], LatencyModel] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, int], StoredModel] = OrderedDict()
 
-    def get(self, store: Store, name: str) -> LatencyModel:
+    def get(self, store: Store, name: str) -> StoredModel:
         """The model of a name as it is now in the store; raises `NotFoundError`."""
         key = name, store.get_latency_model(name).created_ns
         with self._lock:

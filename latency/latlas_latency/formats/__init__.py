@@ -14,14 +14,16 @@ from __future__ import annotations
 from latlas_latency.formats import predictor_file, table_file
 from latlas_latency.formats.csv_export import table_to_csv
 from latlas_latency.formats.ofa_yaml import table_to_ofa_yaml
-from latlas_latency.predictors.base import Predictor
+from latlas_latency.predictors.linear import LinearPredictor
+from latlas_latency.predictors.macs import MacsPredictor
+from latlas_latency.predictors.mlp import MlpPredictor
 from latlas_latency.table import LookupTable
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import SearchSpace
 
 EXPORT_FORMATS = ("latlas", "csv", "ofa-yaml")
 
-StoredModel = LookupTable | Predictor
+StoredModel = LookupTable | MlpPredictor | LinearPredictor | MacsPredictor
 """A latency model that has a file of its own."""
 
 
@@ -33,7 +35,7 @@ def dump_latency_model(model: object) -> bytes:
     """
     if isinstance(model, LookupTable):
         return table_file.dump(model)
-    if isinstance(model, Predictor):
+    if isinstance(model, (MlpPredictor, LinearPredictor, MacsPredictor)):
         return predictor_file.dump(model)
     raise InvalidInputError(f"a {type(model).__name__} has no file format")
 

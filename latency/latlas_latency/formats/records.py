@@ -35,4 +35,7 @@ def validation_from(record: Mapping[str, Any] | None) -> Validation | None:
     """The validation of `validation_record`."""
     if record is None:
         return None
-    return Validation(**{k: math.nan if value is None else value for k, value in record.items()})
+    values: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in record.items()
+    }
+    return Validation(**values)
