@@ -71,8 +71,8 @@ def _running(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[by
 def _await_file(path: Path, process: subprocess.Popen[bytes], what: str, log: Path) -> str:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        if path.exists() and (text := path.read_text()).endswith("\n"):
-            return text.strip()
+        if path.exists() and (text := path.read_text()):
+            return text
         if process.poll() is not None:
             break
         time.sleep(0.05)

@@ -48,7 +48,7 @@ def run_quickstart(folder: Path, *, settings: QuickstartSettings, stream: TextIO
     ):
         stream.write(f"A coordinator and an agent run on this machine ({addresses.grpc}).\n")
         if addresses.http:
-            stream.write(f"Watch them at {addresses.http}\n")
+            stream.write(f"Watch them at http://{addresses.http}\n")
         stream.write(f"1. Profile the space {space.name!r}\n")
         measured = profile(lab, space, settings, core, stream)
         stream.write("2. Judge the latency models on networks that no fit has seen\n")
