@@ -18,7 +18,7 @@ help: ## List the targets.
 
 install: $(INSTALLED) ## Create .venv with everything that Latlas and its tests need.
 
-quickstart: $(INSTALLED) ## Run the whole loop on this machine; results in quickstart/.
+quickstart: $(INSTALLED) ## Profile this machine, build its latency models; results in quickstart/.
 	@$(BIN)/latlas quickstart $(ARGS)
 
 test: $(INSTALLED) ## Run the tests.

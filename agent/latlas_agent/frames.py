@@ -34,7 +34,7 @@ class Frame:
         try:
             values = json.loads(rest[:header_bytes])
             kind = values.pop("kind")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProtocolError(f"malformed frame between agent and worker: {error!r}") from error
         return cls(kind, values, rest[header_bytes:])
 

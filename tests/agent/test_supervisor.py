@@ -232,9 +232,7 @@ def test_a_worker_killed_from_outside_is_one_failed_task(
     assert "killed by SIGKILL (by hand, or by the kernel for lack of memory)" in failure.reason
 
 
-def test_closing_the_iterator_kills_the_worker(
-    make_job: MakeJob, settings: WorkerSettings
-) -> None:
+def test_closing_the_iterator_kills_the_worker(make_job: MakeJob, settings: WorkerSettings) -> None:
     jobs = [make_job("good", "fine", rounds=(0,)), make_job("stuck", "hang", rounds=(1,))]
 
     async def run() -> None:

@@ -14,17 +14,35 @@ import grpc
 import numpy as np
 import pytest
 
+from latlas_coordinator.domain import (
+    AgentRecord,
+    LeaseItem,
+    NewLease,
+    ProfilePlan,
+    ProgramRecord,
+    Report,
+    ReportBatch,
+    Role,
+    Sampling,
+    Task,
+)
+from latlas_coordinator.handlers.campaigns import CampaignDefinition, start_campaign
 from latlas_coordinator.scheduling import LeasePolicy
 from latlas_coordinator.server import ServerAddresses, serve
+from latlas_coordinator.storage import Store
 from latlas_latency.measurement import (
     PROFILED,
     WHOLE_NETWORK,
     Device,
     RuntimeCapability,
     Series,
+    Target,
     Visit,
 )
 from latlas_latency.wire import device_to_message, visit_to_message
+from latlas_ops.costs import op_cost
+from latlas_ops.network import Network
+from latlas_ops.opspec import OpSpec
 from latlas_protos.v1 import fleet_pb2, fleet_pb2_grpc, query_pb2, query_pb2_grpc
 
 LIMIT_S = 20.0
@@ -355,3 +373,92 @@ def bench() -> Iterator[Bench]:
     found = Bench()
     yield found
     found.close()
+
+
+class ImaginedDevice:
+    """A device on which every op takes a known time, and a store that it measures for."""
+
+    agent = AgentRecord("imagined-agent", 1, "0.1")
+    device = make_device("imagined")
+    target = Target("bench-ort", "bench", "onnxruntime", "1.32.0", "CPUExecutionProvider")
+    fixed_ns = 20_000
+    profiler_ns = 3_000
+    n_runs = 4
+
+    def op_ns(self, op: OpSpec) -> float:
+        """The true time of an op."""
+        return 5_000 + op_cost(op).macs / 50
+
+    def network_ms(self, network: Network) -> float:
+        """The true time of a network."""
+        return (self.fixed_ns + 1.04 * sum(self.op_ns(op) for op in network.ops)) / 1e6
+
+    def connect(self, store: Store) -> None:
+        store.attach_agent(self.agent, [self.device], 0)
+        store.add_target(self.target)
+
+    def start(self, store: Store, name: str) -> None:
+        """Starts a profile campaign of the space `digits`."""
+        plan = ProfilePlan("digits", 30, 6, 12, min_occurrences=1, seed=0)
+        start_campaign(store, CampaignDefinition(name, "bench-ort", plan, Sampling(2)), 0)
+
+    def measure(self, store: Store, campaign: str, roles: tuple[Role, ...] = tuple(Role)) -> None:
+        """Measures all tasks of these roles."""
+        tasks = [found for found in store.list_tasks(campaign) if found.task.role in roles]
+        programs = store.get_programs({found.task.program_sha256 for found in tasks})
+        items = tuple(LeaseItem(found.task.task_id, found.missing_rounds) for found in tasks)
+        lease = store.create_lease(
+            NewLease(
+                lease_id=f"of-{campaign}",
+                agent_id=self.agent.agent_id,
+                epoch=self.agent.epoch,
+                device_id=self.device.device_id,
+                campaign=campaign,
+                items=items,
+                created_ns=0,
+                deadline_ns=10**18,
+            )
+        )
+        rng = np.random.default_rng(0)
+        visits = [
+            self._visit(found.task, programs[found.task.program_sha256], number, rng)
+            for found in tasks
+            for number in found.missing_rounds
+        ]
+        last = store.attach_agent(self.agent, [self.device], 0)
+        reports = tuple(
+            Report(last + offset, lease.reference, visit) for offset, visit in enumerate(visits, 1)
+        )
+        store.record_reports([ReportBatch(self.agent.agent_id, self.agent.epoch, reports)], 0)
+        store.finish_lease(self.agent.agent_id, self.agent.epoch, lease.reference)
+        store.finish_campaigns()
+
+    def _visit(
+        self, task: Task, program: ProgramRecord, number: int, rng: np.random.Generator
+    ) -> Visit:
+        """The true times with 0.5 % of noise."""
+        noise = rng.normal(1, 0.005, size=self.n_runs)
+        network = program.network
+        assert network is not None
+        nodes = []
+        if task.mode == PROFILED:
+            tensors = {position: name for name, position in program.tensor_positions.items()}
+            for position, op in enumerate(network.ops):
+                node_ns = (self.op_ns(op) + self.profiler_ns) * noise
+                nodes.append(Series(tensors[position], node_ns.astype(np.int64), f"{position}/Op"))
+        whole_ns = (self.network_ms(network) * 1e6 + self.profiler_ns * len(nodes)) * noise
+        return Visit(
+            task_id=task.task_id,
+            device_id=self.device.device_id,
+            round=number,
+            mode=task.mode,
+            started_ns=number,
+            duration_ns=int(whole_ns.sum()),
+            warmup_runs=1,
+            series=(Series(WHOLE_NETWORK, whole_ns.astype(np.int64)), *nodes),
+        )
+
+
+@pytest.fixture(scope="session")
+def imagined() -> ImaginedDevice:
+    return ImaginedDevice()

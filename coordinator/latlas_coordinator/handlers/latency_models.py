@@ -111,6 +111,8 @@ def fit_predictor(
     fits = _fits()
     if kind not in fits:
         raise InvalidInputError(f"no predictor is called {kind!r}; there are {', '.join(fits)}")
+    if seed < 0:
+        raise InvalidInputError(f"seed must not be negative, not {seed}")
     source = _Source.of(store, name, campaign)
     observations = source.observations(_FIT_ROLES)
     if not observations:

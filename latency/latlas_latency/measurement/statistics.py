@@ -29,34 +29,32 @@ _NORMAL_FROM_DEGREES = 1000
 # -- rounds ----------------------------------------------------------------------------------
 
 
-def row_medians(matrix: Floats) -> Floats:
-    """Median of every row over the values it has: `(n, n_rounds)` to `(n,)`; NaN if none."""
-    known = ~np.isnan(matrix)
-    medians = [
-        float(np.median(row[mask])) if mask.any() else math.nan
-        for row, mask in zip(matrix, known, strict=True)
-    ]
-    return np.array(medians, dtype=np.float64)
-
-
 def common_mode(matrix: Floats) -> Floats:
     """What the device as a whole did in each round, `(n_rounds,)`: 1.05 is 5 % slower than usual.
 
-    The median over all rows of a row's value in the round against the row's own level. A row's
-    level is the median of what it has after the common mode is divided out, found in a few
-    passes (a multiplicative median polish). Scaled to a median of 1; rounds without values get 1.
+    Two rounds are compared by the median over the rows of one's value against the other's; a
+    round's factor is the geometric mean of its comparisons with all rounds. (Comparing each round
+    with a row's median instead would find nothing in three rounds: the median is one of them.)
+    The usual is the median of the factors among rounds that have rows in common.
 
     Args:
-        matrix: round matrix `(n, n_rounds)`.
+        matrix: round matrix `(n, n_rounds)`. A round that shares no row with another gets 1.
     """
-    factors = np.ones(matrix.shape[1])
-    if not matrix.size:
-        return factors
-    for _ in range(4):
-        ratios = matrix / row_medians(matrix / factors)[:, None]
-        columns = row_medians(ratios.T)
-        factors = np.where(np.isnan(columns), 1.0, columns)
-    return np.asarray(factors / np.median(factors), dtype=np.float64)
+    logs = np.log(matrix)
+    n_rounds = matrix.shape[1]
+    comparisons = np.full((n_rounds, n_rounds), np.nan)
+    for one in range(n_rounds):
+        comparisons[one, one] = 0.0
+        for other in range(one):
+            differences = logs[:, one] - logs[:, other]
+            differences = differences[~np.isnan(differences)]
+            if differences.size:
+                comparisons[one, other] = float(np.median(differences))
+                comparisons[other, one] = -comparisons[one, other]
+    comparable = ~np.isnan(comparisons)
+    factors = np.where(comparable, comparisons, 0.0).sum(axis=1) / comparable.sum(axis=1)
+    usual = [float(np.median(factors[mask])) for mask in comparable]
+    return np.asarray(np.exp(factors - usual), dtype=np.float64)
 
 
 def label_noise(matrix: Floats) -> float:
