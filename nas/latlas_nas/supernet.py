@@ -39,6 +39,13 @@ class BatchNormStatistics:
     means: tuple[torch.Tensor, ...]
     variances: tuple[torch.Tensor, ...]
 
+    def require(self, arch: ArchConfig) -> None:
+        """Raises `InvalidInputError` unless these are the statistics of `arch`."""
+        if self.arch != arch:
+            raise InvalidInputError(
+                f"batch norm statistics of {self.arch.to_json()} given for {arch.to_json()}"
+            )
+
 
 Convolution = Callable[[Step, torch.Tensor, SlicedLayer], torch.Tensor]
 """How a convolution with batch norm is computed: step, input and parameters to output."""
@@ -106,10 +113,7 @@ class Supernet(nn.Module):
         """
         if statistics is None:
             return self.run(x, arch, _with_batch_statistics)
-        if statistics.arch != arch:
-            raise InvalidInputError(
-                f"batch norm statistics of {statistics.arch.to_json()} given for {arch.to_json()}"
-            )
+        statistics.require(arch)
         means, variances = statistics.means, statistics.variances
 
         def folded(step: Step, tensor: torch.Tensor, layer: SlicedLayer) -> torch.Tensor:

@@ -31,6 +31,7 @@ MISBEHAVING_RUNTIME = '''
 """A runtime whose programs are words: what the program does instead of computing."""
 
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -45,6 +46,8 @@ class Session:
         self.hoard = []
 
     def run(self):
+        if self.word in ("hang", "slow"):
+            pathlib.Path("running").touch()
         if self.word == "hang":
             time.sleep(3600)
         if self.word == "exit":

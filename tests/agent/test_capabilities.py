@@ -36,7 +36,7 @@ def test_the_registry_names_the_built_in_runtime() -> None:
 
 
 def test_a_runtime_that_is_not_there_is_refused_by_name() -> None:
-    with pytest.raises(RuntimeUnavailableError, match="no runtime 'abacus'.*onnxruntime"):
+    with pytest.raises(RuntimeUnavailableError, match=r"no runtime 'abacus'.*onnxruntime"):
         load_runtime("abacus")
 
 

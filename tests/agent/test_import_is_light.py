@@ -26,6 +26,7 @@ HEAVY = {
 ALLOWED_OUTSIDE_THE_STANDARD_LIBRARY = {
     "google",  # protobuf
     "grpc",
+    *("cython_runtime", "grpc_health", "typing_extensions"),  # loaded by grpc where they are there
     "latlas_agent",
     "latlas_latency",
     "latlas_ops",

@@ -1,5 +1,7 @@
 """Latency models over a real socket: made, asked, exported, imported."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,14 +12,22 @@ from latlas_protos.v1 import query_pb2
 SPACE = get_space("digits")
 
 
-@pytest.fixture
-def server(start_server, tmp_path, imagined):
-    """A coordinator that holds the finished profile campaign `p1`."""
-    store = open_store(tmp_path / "latlas.db")
+@pytest.fixture(scope="module")
+def database(tmp_path_factory, imagined):
+    """A database with the finished profile campaign `p1`."""
+    path = tmp_path_factory.mktemp("store") / "latlas.db"
+    store = open_store(path)
     imagined.connect(store)
     imagined.start(store, "p1")
     imagined.measure(store, "p1")
     store.close()
+    return path
+
+
+@pytest.fixture
+def server(start_server, tmp_path, database):
+    """A coordinator on a copy of it."""
+    shutil.copy(database, tmp_path / "latlas.db")
     return start_server()
 
 
