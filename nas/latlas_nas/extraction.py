@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from latlas_ops.network import Network
-from latlas_ops.space import ArchConfig
 from numpy.typing import NDArray
 
 from latlas_nas.supernet import BatchNormStatistics, Supernet, fold_layer
 from latlas_nas.walk import walk
+from latlas_ops.network import Network
+from latlas_ops.space import ArchConfig
 
 
 @dataclass(frozen=True)

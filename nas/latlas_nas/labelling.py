@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latlas_ops.errors import ConflictError, StorageError
-from latlas_ops.space import ArchConfig, SearchSpace
-
 from latlas_nas.accuracy import measure_accuracy, subnet_statistics
+from latlas_nas.checkpoint import write_whole
 from latlas_nas.data.images import ImageData
 from latlas_nas.memory import keep_freed_memory
 from latlas_nas.parallel import worker_pool
 from latlas_nas.supernet import Supernet
+from latlas_ops.errors import ConflictError, StorageError
+from latlas_ops.space import ArchConfig, SearchSpace
 
 _FORMAT = "latlas-labels"
 _VERSION = 1
@@ -44,14 +44,14 @@ def label_subnets(
 ) -> list[Label]:
     """Accuracy of every subnet on the validation split, each with batch norms of its own.
 
-    Labels go to `path` one by one. A later call takes those that are there, so a run that was
+    After every label the file is replaced as a whole. A later call takes those that are there, so a run that was
     killed continues where it stopped and more subnets can be added to an old file.
 
     Args:
         supernet: the trained weights.
         archs: the subnets, at most once each.
         data: batch norms see its training split, accuracy its validation split.
-        path: a text file, one JSON record per line; made if absent.
+        path: a JSON file; made if absent.
         on_progress: called with labels done and wanted, in this thread.
         workers: cores to use, by default all; does not influence the result.
 
@@ -63,16 +63,18 @@ def label_subnets(
         StorageError: the file cannot be read or written, or is no label file.
     """
     keep_freed_memory()
-    header = {
-        "format": _FORMAT,
-        "version": _VERSION,
+    identity = {
         "space": supernet.space.name,
         "space_version": supernet.space.version,
         "supernet": supernet.digest(),
-        "validation": data.validation.digest,
         "train": data.train.digest,
+        "validation": data.validation.digest,
     }
-    found = _resume(path, header, supernet.space)
+    found = {}
+    if path.exists():
+        there, labels = _read(path, supernet.space)
+        _require_same(there, identity, path)
+        found = {label.arch: label for label in labels}
     missing = [arch for arch in archs if arch not in found]
     done = len(archs) - len(missing)
     on_progress(done, len(archs))
@@ -81,12 +83,10 @@ def label_subnets(
         statistics = subnet_statistics(supernet, arch, data.train)
         return Label(arch, measure_accuracy(supernet, arch, data.validation, statistics))
 
-    with worker_pool(workers) as pool, path.open("a", encoding="utf-8") as stream:
+    with worker_pool(workers) as pool:
         for result in pool.map(label, missing):
-            record = {"genes": list(result.arch.genes), "accuracy": result.accuracy}
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
             found[result.arch] = result
+            _write(path, identity, found.values())
             done += 1
             on_progress(done, len(archs))
     return [found[arch] for arch in archs]
@@ -99,24 +99,35 @@ def read_labels(path: Path, space: SearchSpace) -> list[Label]:
         StorageError: the file cannot be read or is no label file.
         ConflictError: it belongs to another space.
     """
-    lines = _complete_lines(path)
-    if not lines:
-        raise StorageError(f"{path} holds no labels")
-    header = _header(lines[0], path)
-    for field, value in (("space", space.name), ("space_version", space.version)):
-        _require(header, field, value, path)
-    return _labels(lines[1:], space, path)
+    identity, labels = _read(path, space)
+    _require_same(identity, {"space": space.name, "space_version": space.version}, path)
+    return labels
 
 
-def _resume(path: Path, header: dict[str, object], space: SearchSpace) -> dict[ArchConfig, Label]:
-    """The labels already in the file, which then ends with a complete line."""
-    lines = _complete_lines(path) if path.exists() else []
-    if not lines:
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        return {}
-    there = _header(lines[0], path)
-    for field, value in header.items():
-        _require(there, field, value, path)
-    labels = _labels(lines[1:], space, path)
-    path.write_text("".join(lines), encoding="utf-8")
-    return {label.arch: label for label in labels}
+def _write(path: Path, identity: Mapping[str, object], labels: Iterable[Label]) -> None:
+    rows = [{"genes": list(label.arch.genes), "accuracy": label.accuracy} for label in labels]
+    record = {"format": _FORMAT, "version": _VERSION, "identity": identity, "labels": rows}
+    write_whole(path, json.dumps(record).encode())
+
+
+def _read(path: Path, space: SearchSpace) -> tuple[dict[str, object], list[Label]]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if (record["format"], record["version"]) != (_FORMAT, _VERSION):
+            raise ValueError(f"format {record['format']!r} version {record['version']!r}")
+        labels = [
+            Label(ArchConfig(space.name, space.version, tuple(row["genes"])), row["accuracy"])
+            for row in record["labels"]
+        ]
+        return record["identity"], labels
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} is no file of labels that can be read: {error}") from error
+
+
+def _require_same(there: Mapping[str, object], wanted: Mapping[str, object], path: Path) -> None:
+    for field, value in wanted.items():
+        if there.get(field) != value:
+            raise ConflictError(
+                f"{path} holds labels of another {field} ({there.get(field)!r}, not {value!r}); "
+                "give another file"
+            )

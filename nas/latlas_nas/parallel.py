@@ -36,7 +36,13 @@ def worker_pool(workers: int | None = None) -> Iterator[Pool]:
 
     Args:
         workers: how many; by default as many as this process may use cores.
+
+    Leaving the context, also by an exception, ends the pool: pieces that run are waited for,
+    those that have not begun are dropped.
     """
     count = len(os.sched_getaffinity(0)) if workers is None else workers
-    with ThreadPoolExecutor(count, "latlas-nas", torch.set_num_threads, (1,)) as executor:
+    executor = ThreadPoolExecutor(count, "latlas-nas", torch.set_num_threads, (1,))
+    try:
         yield Pool(executor)
+    finally:
+        executor.shutdown(cancel_futures=True)

@@ -7,6 +7,7 @@ passed in as a value (evaluation), so there is no running state to spoil.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -92,6 +93,14 @@ class Supernet(nn.Module):
     def has_layer(self, name: str) -> bool:
         """Whether the space has a layer `<slot>/<part>`."""
         return _module_name(name) in self.layers
+
+    def digest(self) -> str:
+        """SHA-256 over all parameters, to tell whether labels belong to these weights."""
+        state = hashlib.sha256()
+        for name, tensor in self.state_dict().items():
+            state.update(name.encode())
+            state.update(tensor.contiguous().numpy().tobytes())
+        return state.hexdigest()
 
     def forward(
         self,

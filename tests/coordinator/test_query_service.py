@@ -178,9 +178,7 @@ def test_another_campaign_of_the_same_name_names_the_field(server, bench, agent)
         ({"sampling": query_pb2.Sampling()}, "InvalidInputError", "n_rounds must be at least 1"),
     ],
 )
-def test_a_campaign_that_cannot_be_leaves_nothing(  # noqa: PLR0917 - fixtures
-    server, bench, agent, changes, code, reason
-):
+def test_a_campaign_that_cannot_be_leaves_nothing(server, bench, agent, changes, code, reason):
     arguments = {"name": "p1", "target": "bench-ort", "profile": PLAN, **changes}
     if "measure" in changes:
         del arguments["profile"]
