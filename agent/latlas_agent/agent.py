@@ -89,7 +89,6 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
             _LOG.info("runtime %s %s: %s", found.runtime, found.version, ", ".join(found.providers))
         description = AgentDescription(
             agent_id=identity.agent_id,
-            epoch=next_epoch(config.state_dir, time.time_ns()),
             version=agent_version(),
             device=device,
         )
@@ -114,6 +113,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
                 channel,
                 address=address,
                 description=description,
+                new_epoch=lambda: next_epoch(config.state_dir, time.time_ns()),
                 runner=runner,
                 rng=rng,
                 max_wait_s=config.max_wait_s,

@@ -29,6 +29,8 @@ class Outbox:
         self._room.set()
         self.last_sequence = 0
         """Sequence of the newest report; 0 if there was none."""
+        self.acknowledged = 0
+        """Sequence up to which everything has been acknowledged."""
 
     async def put(self, lease: fleet_pb2.LeaseReference, outcome: Visit | Failure) -> int:
         """Takes in a report and returns its sequence; waits while the outbox is full."""
@@ -52,13 +54,10 @@ class Outbox:
 
     def acknowledge(self, sequence: int) -> None:
         """Drops everything up to `sequence`."""
+        self.acknowledged = max(self.acknowledged, sequence)
         while self._reports and self._reports[0].sequence <= sequence:
             self._held_bytes -= self._reports.popleft().ByteSize()
         self._note_room()
-
-    def has_acknowledged(self, sequence: int) -> bool:
-        """Whether everything up to `sequence` has been acknowledged."""
-        return not self._reports or self._reports[0].sequence > sequence
 
     def batch_after(self, sequence: int) -> list[fleet_pb2.Report]:
         """The next reports beyond `sequence`, as many as fit one message; empty if none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,8 @@ from latlas_agent.backoff import backoff_delays_s
 from latlas_agent.lease import LeaseRunner
 from latlas_agent.outbox import Outbox
 from latlas_agent.status import latlas_error_of
+from latlas_agent.tasks import Failure
+from latlas_agent.timeouts import within
 from latlas_latency.measurement import Device
 from latlas_latency.wire import device_to_message
 from latlas_ops.errors import (
@@ -61,13 +64,11 @@ class AgentDescription:
 
     Attributes:
         agent_id: kept across restarts.
-        epoch: grows with every start.
         version: of the agent's code.
         device: the board and what it can run.
     """
 
     agent_id: str
-    epoch: int
     version: str
     device: Device
 
@@ -96,10 +97,11 @@ class AgentSession:
         channel: to the coordinator; the caller closes it.
         address: what to call the coordinator in messages.
         description: what the agent says of itself.
+        new_epoch: gives an epoch larger than all before.
         runner: carries out leases.
         rng: the source of jitter between attempts to connect.
         max_wait_s: time without a coordinator after which to give up; None means never.
-        outbox: reports on their way.
+        new_outbox: gives an empty outbox.
     """
 
     def __init__(
@@ -108,10 +110,11 @@ class AgentSession:
         *,
         address: str,
         description: AgentDescription,
+        new_epoch: Callable[[], int],
         runner: LeaseRunner,
         rng: random.Random,
         max_wait_s: float | None = None,
-        outbox: Outbox | None = None,
+        new_outbox: Callable[[], Outbox] = Outbox,
     ) -> None:
         self._stub = cast(
             "fleet_pb2_grpc.FleetServiceAsyncStub", fleet_pb2_grpc.FleetServiceStub(channel)
@@ -121,8 +124,12 @@ class AgentSession:
         self._runner = runner
         self._rng = rng
         self._max_wait_s = max_wait_s
-        self._outbox = outbox if outbox is not None else Outbox()
+        self._new_epoch = new_epoch
+        self._new_outbox = new_outbox
+        self._epoch = new_epoch()
+        self._outbox = new_outbox()
         self._held: dict[str, _HeldLease] = {}
+        self._works: set[asyncio.Task[None]] = set()  # those of abandoned leases included
         self._device_free = asyncio.Lock()
         self._something_to_send = asyncio.Event()
         self._broken_work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -144,7 +151,8 @@ class AgentSession:
             for future in done:
                 future.result()
         finally:
-            await _cancel(attached, stopped, *(held.work for held in self._held.values()))
+            await _cancel(attached, stopped)
+            await _cancel(*self._works)
             self._broken_work.cancel()
 
     async def _stay_attached(self) -> None:
@@ -156,7 +164,7 @@ class AgentSession:
                 reason = await self._attach()
             except grpc.aio.AioRpcError as error:
                 _raise_if_final(error, self._address)
-                reason = f"{error.code().name}: {error.details()}"
+                reason = _shortly(error)
             if self._attached_since_failure:
                 self._attached_since_failure = False
                 alone_since_s = clock_s()
@@ -169,7 +177,7 @@ class AgentSession:
                     f"({reason}); start it with `latlas serve`, or check the address"
                 )
             _LOG.warning(
-                "coordinator %s does not answer (%s); trying again in %.1f s",
+                "not attached to coordinator %s (%s); trying again in %.1f s",
                 self._address,
                 reason,
                 delay_s,
@@ -183,14 +191,17 @@ class AgentSession:
         try:
             await call.write(fleet_pb2.AgentMessage(hello=self._hello()))
             try:
-                first = await asyncio.wait_for(call.read(), _WELCOME_TIMEOUT_S)
-            except (asyncio.TimeoutError, TimeoutError):
+                first = await within(_WELCOME_TIMEOUT_S, call.read())
+            except TimeoutError:
                 return f"no welcome within {_WELCOME_TIMEOUT_S:g} s"
             if not isinstance(first, fleet_pb2.CoordinatorMessage):
                 return "it closed the stream without a welcome"
             welcome = self._check_welcome(first)
             _LOG.info("attached to %s as %s", self._address, self._description.device.device_id)
             self._attached_since_failure = True
+            if welcome.last_sequence < self._outbox.acknowledged:
+                self._start_over()
+                return "it has lost what it had acknowledged; attaching as after a restart"
             self._outbox.acknowledge(welcome.last_sequence)
             for held in self._held.values():
                 held.told = False
@@ -213,7 +224,7 @@ class AgentSession:
         return fleet_pb2.Hello(
             protocol_version=PROTOCOL_VERSION,
             agent_id=description.agent_id,
-            epoch=description.epoch,
+            epoch=self._epoch,
             agent_version=description.version,
             devices=[device_to_message(description.device)],
             held=[held.reference for held in self._held.values()],
@@ -229,6 +240,13 @@ class AgentSession:
                 f"{PROTOCOL_VERSION}; install the same release of latlas on both"
             )
         return message.welcome
+
+    def _start_over(self) -> None:
+        """Begins a new epoch: the coordinator's store is another one than it was."""
+        for lease_id in list(self._held):
+            self._abandon(lease_id, "the coordinator does not know it")
+        self._epoch = self._new_epoch()
+        self._outbox = self._new_outbox()
 
     async def _send(self, call: Attachment, sent: int, interval_s: float) -> None:
         """Sends what there is until the stream is over; that is seen best by `_receive`."""
@@ -256,13 +274,11 @@ class AgentSession:
                 renewal = fleet_pb2.LeaseRenewal(leases=leases)
                 await call.write(fleet_pb2.AgentMessage(renewal=renewal))
                 renew_at_s = clock_s() + interval_s
-            with suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(
-                    self._something_to_send.wait(), max(0.0, renew_at_s - clock_s())
-                )
+            with suppress(TimeoutError):
+                await within(max(0.0, renew_at_s - clock_s()), self._something_to_send.wait())
 
     async def _receive(self, call: Attachment) -> None:
-        """Obeys the coordinator until it ends the stream."""
+        """Obeys the coordinator until it ends the stream. Extensions need no action."""
         while True:
             message = await call.read()
             if not isinstance(message, fleet_pb2.CoordinatorMessage):
@@ -286,6 +302,7 @@ class AgentSession:
             lease_id=lease.lease_id, fencing_token=lease.fencing_token
         )
         work = asyncio.create_task(self._carry_out(lease, reference))
+        self._works.add(work)
         work.add_done_callback(self._note_end_of_work)
         self._held[lease.lease_id] = _HeldLease(reference, work)
         _LOG.info("lease %s: %d tasks", lease.lease_id, len(lease.items))
@@ -300,6 +317,13 @@ class AgentSession:
         """The work on one lease; leases wait for one another, for the device is one."""
         async with self._device_free, aclosing(self._runner.run(lease)) as outcomes:
             async for outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    _LOG.warning(
+                        "task %s failed: %s: %s",
+                        outcome.task_id,
+                        outcome.error_code,
+                        outcome.reason,
+                    )
                 await self._outbox.put(reference, outcome)
                 self._something_to_send.set()
         held = self._held.get(lease.lease_id)
@@ -310,6 +334,7 @@ class AgentSession:
 
     def _note_end_of_work(self, work: asyncio.Task[None]) -> None:
         """An exception that nobody foresaw ends the agent, visibly."""
+        self._works.discard(work)
         if work.cancelled() or self._broken_work.done():
             return
         error = work.exception()
@@ -322,7 +347,7 @@ class AgentSession:
             finished_at = held.finished_at
             if finished_at is None or not held.told:
                 continue
-            if self._outbox.has_acknowledged(finished_at):
+            if self._outbox.acknowledged >= finished_at:
                 del self._held[lease_id]
 
 
@@ -331,6 +356,14 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _shortly(error: grpc.aio.AioRpcError) -> str:
+    """What went wrong; gRPC puts the cause of a failed connection behind the last colon."""
+    details = error.details() or ""
+    if error.code() == grpc.StatusCode.UNAVAILABLE and latlas_error_of(error) is None:
+        details = details.rpartition(": ")[2]
+    return f"{error.code().name}: {details}"
 
 
 def _raise_if_final(error: grpc.aio.AioRpcError, address: str) -> None:

@@ -13,12 +13,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from latlas_agent.frames import PREFIX_BYTES, Frame, frame_bytes
 from latlas_agent.sysfs import ROOT, read_meminfo_bytes
 from latlas_agent.tasks import Failure, Task, visit_order
+from latlas_agent.timeouts import through_cancellation, within
 from latlas_latency.measurement import Target, Visit
 from latlas_latency.wire import target_to_message, visit_from_message
 from latlas_ops.errors import (
@@ -34,6 +36,7 @@ from latlas_protos.v1 import measurement_pb2
 _MEMORY_SHARE = 0.8
 _FALLBACK_MEMORY_BYTES = 1 << 30
 _STDERR_TAIL_BYTES = 2_000
+_PIPE_PATIENCE_S = 2.0
 _NS_PER_S = 1_000_000_000
 
 
@@ -179,7 +182,12 @@ class WorkerProcess:
             memory_limit_bytes = (
                 int(available * _MEMORY_SHARE) if available else _FALLBACK_MEMORY_BYTES
             )
-        worker = await cls._spawn(target, settings)
+        spawning = asyncio.ensure_future(cls._spawn(target, settings))
+        try:
+            worker = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            await (await spawning).close()
+            raise
         request = Frame(
             "start",
             {
@@ -260,8 +268,8 @@ class WorkerProcess:
 
     async def _ask(self, request: Frame, timeout_s: float, doing: str) -> Frame:
         try:
-            answer = await asyncio.wait_for(self._exchange(request), timeout_s)
-        except (asyncio.TimeoutError, TimeoutError) as error:
+            answer = await within(timeout_s, self._exchange(request))
+        except TimeoutError as error:
             self.lost = True
             raise MeasurementError(
                 f"killed after {timeout_s:g} s in {doing}: the program hangs or is too slow for "
@@ -291,7 +299,8 @@ class WorkerProcess:
     async def _cause_of_death(self) -> str:
         self._kill()
         status = await self._process.wait()
-        await self._draining
+        with suppress(TimeoutError):
+            await within(_PIPE_PATIENCE_S, self._read_to_the_end())
         if status < 0:
             text = f"the worker was killed by {_signal_name(-status)}"
             if -status == signal.SIGKILL:
@@ -315,11 +324,20 @@ class WorkerProcess:
             return
 
     async def close(self) -> None:
-        """Ends the worker for good and removes its files; always safe."""
+        """Ends the worker for good and removes its files; always safe, and never half done."""
+        await through_cancellation(self._close())
+
+    async def _close(self) -> None:
         self.lost = True
         self._kill()
         await self._process.wait()
-        await self._draining
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        with suppress(TimeoutError):
+            await within(_PIPE_PATIENCE_S, self._read_to_the_end())
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    async def _read_to_the_end(self) -> None:
+        """Waits until both pipes are closed; only a process that escaped keeps one open."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        await stdout.read()
+        await self._draining

@@ -8,8 +8,6 @@ from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from latlas import messages
 from latlas.connection import DEFAULT_ADDRESS, Connection
 from latlas.records import CampaignStatus, DeviceState, Measurement, ModelInfo, Sampling
@@ -20,7 +18,6 @@ from latlas_ops.errors import (
     InvalidInputError,
     LatlasError,
     NotFoundError,
-    SpaceMismatchError,
     UnreachableError,
 )
 from latlas_ops.network import Network
@@ -38,8 +35,6 @@ PATIENCE_S = 120.0
 
 _RETRY_S = 0.5
 _CHUNK_BYTES = 1 << 20
-_ARCHS_PER_CALL = 1 << 18
-_NETWORKS_PER_CALL = 1 << 11
 
 
 def connect(address: str = DEFAULT_ADDRESS, *, wait_s: float = 0.0) -> Lab:
@@ -438,7 +433,7 @@ class Lab:
             UnknownOpError: an op has no figure and estimates are not allowed.
         """
         answers = []
-        for request in _predict_requests(subjects):
+        for request in messages.predict_requests(subjects):
             request.model = model
             request.level = level
             request.allow_estimates = allow_estimates
@@ -449,51 +444,3 @@ class Lab:
 def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
     for start in range(0, len(data), _CHUNK_BYTES):
         yield start, data[start : start + _CHUNK_BYTES]
-
-
-def _predict_requests(
-    subjects: ArchBatch | Sequence[ArchConfig] | Sequence[Network],
-) -> Iterator[pb.PredictRequest]:
-    """The subjects in as many requests as keep each message well below the limit."""
-    if not len(subjects):
-        raise InvalidInputError("nothing to predict: no architecture and no network given")
-    if isinstance(subjects, ArchBatch):
-        space, version, genes = subjects.space.name, subjects.space.version, subjects.genes
-    elif all(isinstance(subject, Network) for subject in subjects):
-        networks = [subject.to_json() for subject in subjects if isinstance(subject, Network)]
-        for start in range(0, len(networks), _NETWORKS_PER_CALL):
-            part = networks[start : start + _NETWORKS_PER_CALL]
-            yield pb.PredictRequest(networks=pb.Networks(json=part))
-        return
-    else:
-        space, version, genes = _packed(subjects)
-    for start in range(0, len(genes), _ARCHS_PER_CALL):
-        rows = np.ascontiguousarray(genes[start : start + _ARCHS_PER_CALL], dtype=np.int8)
-        yield pb.PredictRequest(
-            architectures=pb.Architectures(
-                space=space, version=version, n_archs=len(rows), packed_genes=rows.tobytes()
-            )
-        )
-
-
-def _packed(
-    subjects: Sequence[ArchConfig] | Sequence[Network],
-) -> tuple[str, int, np.ndarray]:
-    archs = [subject for subject in subjects if isinstance(subject, ArchConfig)]
-    if len(archs) != len(subjects):
-        raise InvalidInputError("a prediction is about architectures or networks, not a mixture")
-    space, version, n_genes = archs[0].space, archs[0].version, len(archs[0].genes)
-    for arch in archs:
-        if (arch.space, arch.version) != (space, version):
-            raise SpaceMismatchError(
-                f"architectures of {space!r} version {version} and {arch.space!r} version "
-                f"{arch.version} in one prediction"
-            )
-        if len(arch.genes) != n_genes:
-            raise InvalidInputError(
-                f"architectures with {n_genes} and {len(arch.genes)} genes in one prediction"
-            )
-    try:
-        return space, version, np.array([arch.genes for arch in archs], dtype=np.int8)
-    except OverflowError as error:
-        raise InvalidInputError(f"a gene is no choice index: {error}") from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.records import (
     CANCELLED,
@@ -19,8 +22,10 @@ from latlas.records import (
 )
 from latlas_latency.model import Milliseconds, Prediction
 from latlas_latency.wire import device_from_message, target_from_message
-from latlas_ops.errors import ProtocolError
+from latlas_ops.errors import InvalidInputError, ProtocolError, SpaceMismatchError
+from latlas_ops.network import Network
 from latlas_ops.opspec import OpSpec
+from latlas_ops.space import ArchBatch, ArchConfig
 from latlas_protos.v1 import query_pb2 as pb
 
 _STATES = {
@@ -28,6 +33,10 @@ _STATES = {
     pb.CAMPAIGN_STATE_FINISHED: FINISHED,
     pb.CAMPAIGN_STATE_CANCELLED: CANCELLED,
 }
+
+
+_ARCHS_PER_CALL = 1 << 18
+_NETWORKS_PER_CALL = 1 << 11
 
 
 def device_state(message: pb.DeviceState) -> DeviceState:
@@ -121,6 +130,61 @@ def model_info(message: pb.LatencyModelInfo) -> ModelInfo:
         calibrated=message.calibrated,
         validation=validation if given.n_networks else None,
     )
+
+
+def predict_requests(
+    subjects: ArchBatch | Sequence[ArchConfig] | Sequence[Network],
+) -> Iterator[pb.PredictRequest]:
+    """The subjects in as many requests as keep each message well below the limit.
+
+    Raises:
+        InvalidInputError: there are none, or they are architectures and networks mixed.
+        SpaceMismatchError: architectures of several spaces.
+    """
+    if not len(subjects):
+        raise InvalidInputError("nothing to predict: no architecture and no network given")
+    if isinstance(subjects, ArchBatch):
+        space, version, genes = subjects.space.name, subjects.space.version, subjects.genes
+    elif all(isinstance(subject, Network) for subject in subjects):
+        networks = [subject.to_json() for subject in subjects if isinstance(subject, Network)]
+        for start in range(0, len(networks), _NETWORKS_PER_CALL):
+            part = networks[start : start + _NETWORKS_PER_CALL]
+            yield pb.PredictRequest(networks=pb.Networks(json=part))
+        return
+    else:
+        space, version, genes = _packed(subjects)
+    for start in range(0, len(genes), _ARCHS_PER_CALL):
+        rows = np.ascontiguousarray(genes[start : start + _ARCHS_PER_CALL], dtype=np.int8)
+        yield pb.PredictRequest(
+            architectures=pb.Architectures(
+                space=space, version=version, n_archs=len(rows), packed_genes=rows.tobytes()
+            )
+        )
+
+
+def _packed(
+    subjects: Sequence[ArchConfig] | Sequence[Network],
+) -> tuple[str, int, NDArray[np.int8]]:
+    archs = [subject for subject in subjects if isinstance(subject, ArchConfig)]
+    if len(archs) != len(subjects):
+        raise InvalidInputError("a prediction is about architectures or networks, not a mixture")
+    space, version, n_genes = archs[0].space, archs[0].version, len(archs[0].genes)
+    for arch in archs:
+        if (arch.space, arch.version) != (space, version):
+            raise SpaceMismatchError(
+                f"architectures of {space!r} version {version} and {arch.space!r} version "
+                f"{arch.version} in one prediction"
+            )
+        if len(arch.genes) != n_genes:
+            raise InvalidInputError(
+                f"architectures with {n_genes} and {len(arch.genes)} genes in one prediction"
+            )
+    genes = np.array([arch.genes for arch in archs], dtype=np.int64)
+    limits = np.iinfo(np.int8)
+    wrong = genes[(genes < limits.min) | (genes > limits.max)]
+    if wrong.size:
+        raise InvalidInputError(f"space {space!r}: gene {wrong[0]} is no choice index")
+    return space, version, genes.astype(np.int8)
 
 
 def prediction(messages: list[pb.PredictResponse]) -> Prediction:

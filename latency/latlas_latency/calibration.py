@@ -19,10 +19,15 @@ from latlas_latency.measurement.statistics import (
 )
 from latlas_ops.errors import InvalidInputError
 
+LEAST_SHARE = 0.5
+"""A latency on a line is at least this share of what grows with x, should the constant be negative:
+far below the networks it was fitted to, the line itself would turn negative."""
+
 LEAST_NETWORKS = 3
 """A line through fewer networks has no residual to judge it by."""
 
 _PASSES = 20
+_SETTLED = 1e-9
 _LEAST_RELATIVE_SPREAD = 1e-3
 
 
@@ -45,22 +50,16 @@ class AffineFit:
     n_networks: int
 
     def mean(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The line at `x`, `(n,)`."""
-        return self.intercept + self.slope * x
-
-    def relative_variance(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Variance of a new y about the fitted line at `x`, relative to the line squared, `(n,)`.
-
-        The residual's and the parameters' together.
-        """
-        (var_intercept, covariance), (_, var_slope) = self.covariance
-        parameters = var_intercept + 2 * covariance * x + var_slope * x**2
-        return self.residual**2 + parameters / self.mean(x) ** 2
+        """The line at `x`, `(n,)`, but at least `LEAST_SHARE · slope · x`."""
+        linear = self.slope * x
+        return np.maximum(self.intercept + linear, LEAST_SHARE * linear)
 
     def half_width(
         self, x: NDArray[np.float64], level: float, extra: NDArray[np.float64] | float = 0.0
     ) -> NDArray[np.float64]:
         """Half the width of the prediction interval at `x`, in the unit of y, `(n,)`.
+
+        Residual and uncertainty of the parameters together, times Student's t.
 
         Args:
             x: where, `(n,)`.
@@ -68,8 +67,11 @@ class AffineFit:
             extra: further relative variance from other sources, `(n,)` or a number.
         """
         require_level(level)
+        (var_intercept, covariance), (_, var_slope) = self.covariance
+        parameters = var_intercept + 2 * covariance * x + var_slope * x**2
+        variance = (self.residual**2 + extra) * self.mean(x) ** 2 + parameters
         quantile = student_t_quantile((1 + level) / 2, self.n_networks - 2)
-        return quantile * np.sqrt(self.relative_variance(x) + extra) * np.abs(self.mean(x))
+        return np.asarray(quantile * np.sqrt(np.maximum(variance, 0)), dtype=np.float64)
 
 
 def fit_affine(x: ArrayLike, y: ArrayLike, what: str) -> AffineFit:
@@ -109,13 +111,15 @@ def fit_affine(x: ArrayLike, y: ArrayLike, what: str) -> AffineFit:
         design = rows * scale
         normal = np.linalg.inv(design.T @ (weights[:, None] * design))
         intercept, slope = scale * (normal @ (design.T @ (weights * ys / line)))
-        line = intercept + slope * xs
+        before, line = line, intercept + slope * xs
         if slope <= 0 or line.min() <= 0:
             raise InvalidInputError(
                 f"{what}: measured latency does not grow with the predicted one; "
                 "these measurements do not belong together"
             )
         residuals = (ys - line) / line
+        if np.abs(line / before - 1).max() < _SETTLED:
+            break
         weights = huber_weights(residuals)
     leverage = weights * np.einsum("ij,jk,ik->i", design, normal, design)
     variance = float(np.mean(residuals**2 / np.maximum(1 - leverage, 1e-6)))

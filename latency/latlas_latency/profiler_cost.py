@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latlas_latency.measurement.statistics import huber_weights
 
-_PASSES = 20
+_PASSES = 50
 
 _PRIOR_WEIGHT = 0.16
 """Weight, in networks, of the belief that nodes make up all of an inference: labels are off by

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from latlas_latency.calibration import Calibration
 from latlas_latency.estimation import estimate
-from latlas_latency.measurement.statistics import require_level, student_t_quantile
+from latlas_latency.measurement.statistics import require_level
 from latlas_latency.measurement.target import Target
 from latlas_latency.model import OpLatencies, Prediction, Subjects
 from latlas_latency.profiler_cost import ProfilerCost
@@ -31,7 +32,9 @@ ENTRY_KINDS = (MEASURED, INTERPOLATED)
 UNCALIBRATED_BIAS = 0.16
 """Sums of raw entries have been found to fall short of whole networks by up to this share."""
 
-_UNCALIBRATED_DEGREES = 8
+_PRIOR_VISITS = 6
+"""Visits that the typical relative spread of a table counts for beside an entry's own."""
+
 _NAMED_OPS = 3
 
 
@@ -127,6 +130,11 @@ class LookupTable:
         object.__setattr__(self, "entries", entries)
 
     @property
+    def kind(self) -> str:
+        """Short name of this kind of model."""
+        return "table"
+
+    @property
     def calibrated(self) -> bool:
         """Whether sums are corrected by whole networks."""
         return self.calibration is not None
@@ -163,7 +171,7 @@ class LookupTable:
         The interval joins the error of the calibration (residual and parameters, Student's t
         with its degrees of freedom) and, where a network stands on entries noisier than those
         of the calibration networks, the excess of their noise. The same op twice in a network
-        counts as two independent errors.
+        counts as two independent errors. The calibration's constant counts as measured.
 
         An uncalibrated table predicts the plain sum, which is biased low: the interval then
         reaches from the sum, less the noise of its entries, up to the sum divided by
@@ -186,8 +194,7 @@ class LookupTable:
         noise = figures.variances[indices].sum(axis=1) / np.maximum(sums, 1e-12) ** 2
         if self.calibration is None:
             slope, mean = 1.0, sums
-            quantile = student_t_quantile((1 + level) / 2, _UNCALIBRATED_DEGREES)
-            margin = quantile * np.sqrt(noise) * sums
+            margin = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(noise) * sums
             lower, upper = sums - margin, sums / (1 - UNCALIBRATED_BIAS) + margin
         else:
             fit = self.calibration.fit
@@ -306,9 +313,6 @@ class LookupTable:
             f"the table of target {self.target.name!r} has no entry for {len(ops)} op(s): "
             f"{named}{more}; profile networks that contain them, or allow estimates"
         )
-
-
-_PRIOR_VISITS = 6
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ class _Depthwise(torch.autograd.Function):
                 [True, False, False],
             )
         if ctx.needs_input_grad[1]:
-            total = torch.zeros(1, channels, kernel, kernel)
+            total = weight.new_zeros(1, channels, kernel, kernel)
             for image, kernels in zip(images.split(1), gradient, strict=True):
                 part = F.conv2d(image, kernels[:, None], None, 1, padding, stride, channels)
                 total += part[:, :, :kernel, :kernel]

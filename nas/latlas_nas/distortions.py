@@ -20,7 +20,7 @@ class Distortion:
     Attributes:
         rotation_degrees: rotation either way.
         shift: translation along each axis, as a fraction of the side.
-        scale: zoom between `1 / (1 + scale)` and `1 + scale`.
+        scale: zoom between `1 / (1 + scale)` and 1; what is drawn only gets smaller.
         shear: horizontal shear either way, as a tangent.
         blur_sigma: Gaussian blur, in pixels of the result.
         contrast: ink and background may lose up to this fraction of their contrast.
@@ -58,7 +58,7 @@ def distort(
         return torch.empty(n, *shape).uniform_(low, high, generator=generator)
 
     angle = uniform(-1, 1) * math.radians(distortion.rotation_degrees)
-    zoom = torch.exp(uniform(-1, 1) * math.log1p(distortion.scale))
+    zoom = torch.exp(-uniform(0, 1) * math.log1p(distortion.scale))
     shear = uniform(-1, 1) * distortion.shear
     shift = uniform(-2, 2, 2) * distortion.shift
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom

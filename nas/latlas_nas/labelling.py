@@ -44,8 +44,9 @@ def label_subnets(
 ) -> list[Label]:
     """Accuracy of every subnet on the validation split, each with batch norms of its own.
 
-    After every label the file is replaced as a whole. A later call takes those that are there, so
-    a run that was killed continues where it stopped and more subnets can be added to an old file.
+    After every label the file is replaced as a whole. A later call takes the labels that are
+    there, so a run that was killed continues where it stopped, and more subnets can be added to
+    an old file.
 
     Args:
         supernet: the trained weights.

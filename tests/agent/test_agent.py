@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -37,8 +38,6 @@ def test_an_agent_attaches_measures_and_ends_cleanly(
     digits_programs: list[Any],
     how: signal.Signals,
 ) -> None:
-    import dataclasses
-
     state = tmp_path / "state"
     core = max(os.sched_getaffinity(0))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import itertools
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -39,7 +41,9 @@ def agent(tmp_path: Path, device: Device, settings: WorkerSettings) -> Callable[
 
     @asynccontextmanager
     async def attached(
-        address: str, max_wait_s: float | None = None, outbox: Outbox | None = None
+        address: str,
+        max_wait_s: float | None = None,
+        new_outbox: Callable[[], Outbox] = Outbox,
     ) -> AsyncGenerator[asyncio.Task[None], None]:
         rng = random.Random(1)
         stop = asyncio.Event()
@@ -47,7 +51,8 @@ def agent(tmp_path: Path, device: Device, settings: WorkerSettings) -> Callable[
             session = AgentSession(
                 channel,
                 address=address,
-                description=AgentDescription("agent-1", 42, "0.0", device),
+                description=AgentDescription("agent-1", "0.0", device),
+                new_epoch=itertools.count(42).__next__,
                 runner=LeaseRunner(
                     device,
                     ProgramCache(tmp_path / "programs"),
@@ -56,7 +61,7 @@ def agent(tmp_path: Path, device: Device, settings: WorkerSettings) -> Callable[
                 ),
                 rng=rng,
                 max_wait_s=max_wait_s,
-                outbox=outbox,
+                new_outbox=new_outbox,
             )
             running = asyncio.create_task(session.run(stop))
             try:
@@ -194,6 +199,34 @@ def test_work_goes_on_while_the_coordinator_is_away(
     play(coordinator, agent, leaves, is_away, comes_back)
 
 
+def test_an_agent_starts_over_with_a_coordinator_whose_store_is_new(
+    coordinator: Coordinate, agent: Callable[..., Any], make_job: MakeJob
+) -> None:
+    async def is_replaced(stream: Any) -> None:
+        await stream.welcome()
+        jobs = [make_job("t1", "fine"), make_job("t2", "hang", rounds=(1,))]
+        await stream.send(lease=stream.coordinator.lease("lease-1", jobs))
+        await stream.reports(1)
+        await stream.acknowledge(1)
+        await stream.receive("renewal")
+
+    async def has_a_new_store(stream: Any) -> None:
+        assert stream.hello.epoch == 42
+        await stream.welcome(last_sequence=0)
+        await asyncio.sleep(30)
+
+    async def is_obeyed(stream: Any) -> None:
+        assert stream.hello.epoch == 43
+        assert list(stream.hello.held) == []
+        await stream.welcome()
+        await stream.send(lease=stream.coordinator.lease("lease-1", [make_job("t3", "fine")]))
+        (report,) = await stream.reports(1)
+        assert (report.sequence, report.visit.task_id) == (1, "t3")
+        stream.coordinator.done.set()
+
+    play(coordinator, agent, is_replaced, has_a_new_store, is_obeyed)
+
+
 def test_the_end_of_a_lease_is_told_again_if_its_reports_were_not_acknowledged(
     coordinator: Coordinate, agent: Callable[..., Any], make_job: MakeJob
 ) -> None:
@@ -273,7 +306,7 @@ def test_a_full_outbox_holds_the_work_back_until_reports_are_acknowledged(
         await stream.receive("finished")
         stream.coordinator.done.set()
 
-    play(coordinator, agent, script, outbox=Outbox(max_bytes=1))
+    play(coordinator, agent, script, new_outbox=lambda: Outbox(max_bytes=1))
 
 
 def test_tasks_that_cannot_run_here_fail_by_name_and_the_others_run(
@@ -282,8 +315,6 @@ def test_tasks_that_cannot_run_here_fail_by_name_and_the_others_run(
     make_job: MakeJob,
     word_target: Target,
 ) -> None:
-    import dataclasses
-
     elsewhere = dataclasses.replace(word_target, device_model="another board")
     jobs = [
         make_job("elsewhere", "fine", target=elsewhere),

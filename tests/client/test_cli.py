@@ -38,6 +38,8 @@ def test_without_a_command_the_commands_are_listed(capsys):
         ("predict --model m --sample 0", "argument --sample: '0' is not at least 1"),
         ("predict --model m --sample 1 --level 90", "argument --level: '90' is no number between"),
         ("campaign start c --target t --space s --min-duration 3", "'3' is no duration above zero"),
+        ("measure m.onnx --target t --rounds 99999999999", "'99999999999' is too large"),
+        ("measure m.onnx --target t --timeout 99999999999s", "is no duration above zero"),
         ("target add t --cores 0,x", "'0,x' is no list of cores such as 0,2-3"),
         ("target add t --cores 3-1", "'3-1' is no list of cores"),
         ("target add t --cores 0-9999", "'0-9999' is no list of cores"),

@@ -176,7 +176,7 @@ def test_architectures_travel_as_packed_genes(lab_of):
 
 
 def test_many_networks_are_asked_about_in_several_calls_in_order(lab_of, monkeypatch):
-    monkeypatch.setattr("latlas.lab._NETWORKS_PER_CALL", 2)
+    monkeypatch.setattr("latlas.messages._NETWORKS_PER_CALL", 2)
     space = get_space("digits")
     (arch,) = space.archs(space.sample(1, np.random.default_rng(0)))
     servicer = Recording()

@@ -277,6 +277,8 @@ def test_a_stream_must_begin_with_a_hello(server, bench):
     message = fleet_pb2.AgentMessage(renewal=fleet_pb2.LeaseRenewal())
     with bench.refused("ProtocolError", "must be a hello"):
         list(server.fleet.Attach(iter([message])))
+    with bench.refused("ProtocolError", "ended before a hello"):
+        list(server.fleet.Attach(iter([])))
 
 
 def test_programs_come_in_chunks_from_any_offset(server, bench):

@@ -16,6 +16,7 @@ COMMAND_LINES = ("latlas", "latlas-agent")
 
 _FENCED = re.compile(r"^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.M | re.S)
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_DOTTED = re.compile(r"(latlas(?:_\w+)?(?:\.\w+)+)(?:\(.*\))?")
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _END_OF_COMMAND = re.compile(r"[;&|]+|\n")
 _REDIRECTION = re.compile(r"[<>]+")
@@ -105,6 +106,16 @@ def inline_commands() -> Iterator[Snippet]:
                 yield Snippet(name_of(path), text[: found.start()].count("\n") + 1, words)
 
 
+def dotted_names() -> Iterator[Snippet]:
+    """Mentions of something in a package, for example `latlas_ops.errors` or `latlas.connect()`."""
+    for path in PAGES:
+        text = prose(path)
+        for found in _INLINE.finditer(text):
+            if name := _DOTTED.fullmatch(found[1]):
+                line = text[: found.start()].count("\n") + 1
+                yield Snippet(name_of(path), line, name[1])
+
+
 def links() -> Iterator[Snippet]:
     for path in PAGES:
         text = prose(path)
@@ -124,6 +135,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for argument, values in (
         ("shell_command", shell_commands),
         ("inline_command", inline_commands),
+        ("dotted_name", dotted_names),
         ("link", links),
         ("page_with_python", pages_with_python),
     ):
@@ -134,3 +146,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def python_blocks(page_with_python: str) -> list[Block]:
     return [block for block in blocks(ROOT / page_with_python) if block.language == "python"]
+
+
+@pytest.fixture
+def page_steps(page_with_python: str) -> list[tuple[str, int, str]]:
+    """Commands and blocks of Python of a page in order, each as (language, line, text)."""
+    steps = []
+    for block in blocks(ROOT / page_with_python):
+        if block.language == "python":
+            steps.append(("python", block.line + 1, block.text))
+        elif block.language == "sh":
+            steps += [("sh", block.line, shlex.join(words)) for words in commands(block.text)]
+    return steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import shlex
 from collections.abc import Callable
@@ -30,9 +29,9 @@ def program(words: list[str]) -> tuple[str, list[str]]:
 def test_a_command_is_one_that_the_program_takes(shell_command, repository: Path) -> None:
     name, arguments = program(shlex.split(shell_command.text))
     if name in PARSERS:
-        # --version and --help answer and end; anything malformed raises another error.
-        with contextlib.suppress(SystemExit):
-            PARSERS[name]().parse_args(arguments)
+        if arguments == ["--version"]:
+            return
+        PARSERS[name]().parse_args(arguments)
     elif name == "make":
         makefile = (repository / "Makefile").read_text(encoding="utf-8")
         targets = [word for word in arguments if "=" not in word]

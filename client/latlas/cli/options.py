@@ -22,7 +22,8 @@ COORDINATOR_VARIABLE = "LATLAS_COORDINATOR"
 _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9}
 _CORES = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 _MAX_CORES = 4096
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min)", re.ASCII)
+_DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,9})?)\s*(ns|us|ms|s|min)", re.ASCII)
+_MAX_COUNT = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,9 +50,11 @@ def duration_ns(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """A whole number, at least 0."""
+    """A whole number, at least 0 and of at most 31 bits."""
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    if len(text) > 10 or int(text) > _MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is too large, at most {_MAX_COUNT}")
     return int(text)
 
 

@@ -16,9 +16,10 @@ def read_program(path: Path) -> tuple[bytes, str]:
     Raises:
         InvalidInputError: it cannot be read, is empty, or its name tells no known format.
     """
-    if path.suffix not in _FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
         raise InvalidInputError(f"{path}: a program ends in {' or '.join(_FORMATS)}")
     data = read_file(path)
     if not data:
         raise InvalidInputError(f"{path} is empty")
-    return data, _FORMATS[path.suffix]
+    return data, _FORMATS[suffix]

@@ -61,16 +61,19 @@ def export_latency_model(
     Args:
         model: what to export.
         fmt: one of `EXPORT_FORMATS`.
-        space: the model's search space, to name ops by their slot; None where it has none.
+        space: the search space the file is meant for; None where that does not matter.
 
     Returns:
         Content, and the suffix of a file name.
 
     Raises:
-        InvalidInputError: unknown format, or one that cannot hold this kind of model.
+        InvalidInputError: unknown format, or one that cannot hold this model.
+        SpaceMismatchError: the model belongs to another space.
     """
     if fmt not in EXPORT_FORMATS:
         raise InvalidInputError(f"no format {fmt!r}; there are {', '.join(EXPORT_FORMATS)}")
+    if space is not None and model.space is not None:
+        model.space.require(space, f"the {model.kind} model of target {model.target.name!r}")
     if fmt == "latlas":
         return dump_latency_model(model), ".json" if isinstance(model, LookupTable) else ".npz"
     if not isinstance(model, LookupTable):

@@ -1,4 +1,10 @@
-"""A lookup table as comma-separated values, one row per op."""
+"""A lookup table as comma-separated values, one row per op.
+
+Columns: `op_key` (canonical JSON), `kind` of the op, `latency_ms` (calibrated), `entry_ms` (before
+calibration), `spread_ms` of single visits about the entry, `n_occurrences`, `n_visits`, and
+`source` (`measured` or `interpolated`). Lines that begin with `#`, before the header row, say what
+the figures are valid for and what a network costs beyond its ops.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +26,10 @@ _COLUMNS = (
 
 
 def table_to_csv(table: LookupTable) -> str:
-    """The table with a header row.
-
-    `latency_ms` carries the calibration's slope, `entry_ms` does not. Lines that begin with `#`
-    say what the figures are valid for and what a network costs beyond its ops.
-    """
-    slope = table.calibration.fit.slope if table.calibration else 1.0
-    intercept_ms = table.calibration.fit.intercept if table.calibration else 0.0
+    """The table as text: comments, a header row, and one row per op sorted by key."""
+    slope, intercept_ms = 1.0, 0.0
+    if table.calibration is not None:
+        slope, intercept_ms = table.calibration.fit.slope, table.calibration.fit.intercept
     stream = io.StringIO()
     conditions = ", ".join(f"{name}={value}" for name, value in table.target.conditions().items())
     stream.write(f"# target {table.target.name}: {conditions}\n")

@@ -1,16 +1,30 @@
-"""The file of a lookup table: one JSON document.
+"""The file of a lookup table: one JSON document, an entry a line.
 
 ```
 {"format": "latlas-table", "version": 1,
- "target": {...}, "space": {"name", "version"} or null,
- "calibration": {"intercept_ms", "slope", "covariance", "residual", "n_networks", "entry_noise"}
+ "target": {...},                          what the figures are valid for
+ "space": {"name", "version"} or null,
+ "calibration": {"intercept_ms", "slope",  the line from sums of entries to latencies (ms)
+                 "covariance",             of intercept and slope, two rows of two
+                 "residual",               relative standard deviation of a network about the line
+                 "n_networks",             that the line was fitted to
+                 "entry_noise"}            share of the residual that the entries bring
                 or null,
- "conditions": {...} or null, "validation": {...} or null,
- "entries": [{"op": {"kind", "attributes", "inputs", "dtype"}, "mean_ms", "spread_ms",
-              "n_occurrences", "n_visits", "kind"}, ...]}
+ "conditions": {"first_visit_ns", "last_visit_ns",     Unix time
+                "device_ids", "n_rounds", "n_profiled_networks",
+                "label_noise", "common_mode_free_noise",   fractions or null
+                "drift_removed",
+                "profiler_cost": {"per_node_ns", "per_run_ns", "n_networks", "node_share"},
+                "remainder_share"} or null,
+ "validation": {...} or null,              see `latlas_latency.validation`; all fractions
+ "entries": [{"op": {"attributes", "dtype", "inputs", "kind"},
+              "mean_ms", "spread_ms", "n_occurrences", "n_visits",
+              "kind": "measured" or "interpolated"}, ...]}
 ```
 
-A network's latency in milliseconds is `intercept_ms + slope · Σ mean_ms` over its ops.
+A network's latency in milliseconds is `intercept_ms + slope · Σ mean_ms` over its ops; without a
+calibration the plain sum, which is biased low. Shapes of `inputs` are `[channels, height, width]`
+or `[features]`, without the batch axis.
 
 History: version 1, the first.
 """
@@ -19,17 +33,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from typing import Any
 
-from latlas_latency.calibration import AffineFit, Calibration
+from latlas_latency.calibration import Calibration
+from latlas_latency.formats.fields import Fields, parse_object, require_format
 from latlas_latency.formats.records import (
+    AFFINE_FIELDS,
+    Record,
+    affine_from,
+    affine_record,
     space_from,
     space_record,
+    target_from,
     validation_from,
     validation_record,
+    without_nan,
 )
-from latlas_latency.measurement.target import Target
 from latlas_latency.profiler_cost import ProfilerCost
 from latlas_latency.table import LookupTable, TableConditions, TableEntry
 from latlas_ops.errors import InvalidInputError
@@ -38,9 +56,14 @@ from latlas_ops.opspec import OpSpec
 FORMAT = "latlas-table"
 VERSION = 1
 
+_HEAD = ("format", "version", "target", "space", "calibration", "conditions", "validation")
+_ENTRY_FIELDS = ("op", "mean_ms", "spread_ms", "n_occurrences", "n_visits", "kind")
+_CONDITION_FIELDS = tuple(field.name for field in dataclasses.fields(TableConditions))
+_COST_FIELDS = tuple(field.name for field in dataclasses.fields(ProfilerCost))
+
 
 def dump(table: LookupTable) -> bytes:
-    """The table as JSON, one line per entry."""
+    """The table as JSON; equal tables give equal bytes."""
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -50,11 +73,8 @@ def dump(table: LookupTable) -> bytes:
         "conditions": _conditions_record(table.conditions),
         "validation": validation_record(table.validation),
     }
-    lines = [
-        f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)},"
-        for name, value in head.items()
-    ]
-    entries = ",\n".join("  " + json.dumps(_entry_record(entry)) for entry in table.entries)
+    lines = [f" {json.dumps(name)}: {_compact(value)}," for name, value in head.items()]
+    entries = ",\n".join(f"  {_compact(_entry_record(entry))}" for entry in table.entries)
     return ("{\n" + "\n".join(lines) + '\n "entries": [\n' + entries + "\n ]\n}\n").encode()
 
 
@@ -62,35 +82,34 @@ def load(data: bytes) -> LookupTable:
     """The table of `dump`.
 
     Raises:
-        InvalidInputError: not such a file, damaged, or of a newer version.
+        InvalidInputError: not such a file, or something in it is wrong; the message says what.
     """
-    try:
-        record = json.loads(data)
-    except ValueError as error:
-        raise InvalidInputError(f"not a latency table: {error}") from error
-    if record.get("format") != FORMAT:
-        raise InvalidInputError(f"not a latency table: its format is {record.get('format')!r}")
-    if record.get("version") != VERSION:
-        raise InvalidInputError(
-            f"latency table of version {record.get('version')!r}; this Latlas reads version "
-            f"{VERSION}"
-        )
+    record = parse_object(data, "latency table")
+    require_format(record, FORMAT, VERSION)
+    record = Fields(record.as_dict(), record.path, (*_HEAD, "entries"))
+    entries = tuple(_entry_from(row) for row in record.rows("entries", _ENTRY_FIELDS))
+    space = record.optional_fields("space", ("name", "version"))
+    calibration = record.optional_fields("calibration", (*AFFINE_FIELDS, "entry_noise"))
     try:
         return LookupTable(
-            target=Target.from_dict(record["target"]),
-            space=space_from(record["space"]),
-            entries=tuple(_entry_from(entry) for entry in record["entries"]),
-            calibration=_calibration_from(record["calibration"]),
-            conditions=_conditions_from(record["conditions"]),
-            validation=validation_from(record["validation"]),
+            target=target_from(record.fields("target")),
+            space=None if space is None else space_from(space),
+            entries=entries,
+            calibration=_calibration_from(calibration),
+            conditions=_conditions_from(record.optional_fields("conditions", _CONDITION_FIELDS)),
+            validation=validation_from(record.optional_fields("validation")),
         )
-    except KeyError as error:
-        raise InvalidInputError(f"damaged latency table: {error} is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"damaged latency table: {error}") from error
+    except InvalidInputError as error:
+        if str(error).startswith(record.path):
+            raise
+        raise InvalidInputError(f"{record.path}: {error}") from error
 
 
-def _entry_record(entry: TableEntry) -> dict[str, Any]:
+def _compact(value: object) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _entry_record(entry: TableEntry) -> Record:
     return {
         "op": json.loads(entry.op.key),
         "mean_ms": entry.mean_ms,
@@ -101,59 +120,56 @@ def _entry_record(entry: TableEntry) -> dict[str, Any]:
     }
 
 
-def _entry_from(record: dict[str, Any]) -> TableEntry:
-    values = dict(record)
-    op = OpSpec.from_key(json.dumps(values.pop("op")))
-    return TableEntry(op=op, **values)
+def _entry_from(record: Fields) -> TableEntry:
+    try:
+        return TableEntry(
+            op=OpSpec.from_key(json.dumps(record.value("op"))),
+            mean_ms=record.number("mean_ms"),
+            spread_ms=record.number("spread_ms"),
+            n_occurrences=record.integer("n_occurrences"),
+            n_visits=record.integer("n_visits"),
+            kind=record.text("kind"),
+        )
+    except InvalidInputError as error:
+        if str(error).startswith(record.path):
+            raise
+        raise InvalidInputError(f"{record.path}: {error}") from error
 
 
-def _calibration_record(calibration: Calibration | None) -> dict[str, Any] | None:
+def _calibration_record(calibration: Calibration | None) -> Record | None:
     if calibration is None:
         return None
-    fit = calibration.fit
-    return {
-        "intercept_ms": fit.intercept,
-        "slope": fit.slope,
-        "covariance": [list(row) for row in fit.covariance],
-        "residual": fit.residual,
-        "n_networks": fit.n_networks,
-        "entry_noise": calibration.entry_noise,
-    }
+    return {**affine_record(calibration.fit), "entry_noise": calibration.entry_noise}
 
 
-def _calibration_from(record: dict[str, Any] | None) -> Calibration | None:
+def _calibration_from(record: Fields | None) -> Calibration | None:
     if record is None:
         return None
-    (a, b), (c, d) = record["covariance"]
-    fit = AffineFit(
-        float(record["intercept_ms"]),
-        float(record["slope"]),
-        ((float(a), float(b)), (float(c), float(d))),
-        float(record["residual"]),
-        int(record["n_networks"]),
+    return Calibration(affine_from(record), record.number("entry_noise", 0))
+
+
+def _conditions_record(conditions: TableConditions | None) -> Record | None:
+    return None if conditions is None else without_nan(dataclasses.asdict(conditions))
+
+
+def _conditions_from(record: Fields | None) -> TableConditions | None:
+    if record is None:
+        return None
+    cost = record.fields("profiler_cost", _COST_FIELDS)
+    return TableConditions(
+        first_visit_ns=record.integer("first_visit_ns"),
+        last_visit_ns=record.integer("last_visit_ns"),
+        device_ids=record.texts("device_ids"),
+        n_rounds=record.integer("n_rounds"),
+        n_profiled_networks=record.integer("n_profiled_networks"),
+        label_noise=record.number_or_nan("label_noise"),
+        common_mode_free_noise=record.number_or_nan("common_mode_free_noise"),
+        drift_removed=record.flag("drift_removed"),
+        profiler_cost=ProfilerCost(
+            cost.number("per_node_ns", 0),
+            cost.number("per_run_ns", 0),
+            cost.integer("n_networks"),
+            cost.number("node_share", 0),
+        ),
+        remainder_share=record.number("remainder_share", 0),
     )
-    return Calibration(fit, float(record["entry_noise"]))
-
-
-_NOISE_FIELDS = ("label_noise", "common_mode_free_noise")
-
-
-def _conditions_record(conditions: TableConditions | None) -> dict[str, Any] | None:
-    if conditions is None:
-        return None
-    record = dataclasses.asdict(conditions)
-    record["device_ids"] = list(conditions.device_ids)
-    for name in _NOISE_FIELDS:
-        record[name] = None if math.isnan(record[name]) else record[name]
-    return record
-
-
-def _conditions_from(record: dict[str, Any] | None) -> TableConditions | None:
-    if record is None:
-        return None
-    values = dict(record)
-    values["device_ids"] = tuple(values["device_ids"])
-    values["profiler_cost"] = ProfilerCost(**values["profiler_cost"])
-    for name in _NOISE_FIELDS:
-        values[name] = math.nan if values[name] is None else values[name]
-    return TableConditions(**values)

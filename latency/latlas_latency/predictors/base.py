@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latlas_latency.measurement.statistics import require_level
 from latlas_latency.model import Prediction, Subjects
+from latlas_latency.predictors.features import choice_names
 from latlas_latency.space_reference import SpaceReference
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError
 from latlas_ops.space import ArchBatch
@@ -48,8 +49,6 @@ def checked_archs(
     Raises:
         SpaceMismatchError: networks, or architectures of another space.
     """
-    from latlas_latency.predictors.features import choice_names
-
     if not isinstance(subjects, ArchBatch):
         raise SpaceMismatchError(
             f"{what} knows architectures of space {space.name!r} only, not networks given as ops; "

@@ -148,7 +148,7 @@ class MlpPredictor:
             SpaceMismatchError: networks, or architectures of another space.
         """
         batch = checked_archs(subjects, self.space, self.choice_names, self._name)
-        # In pieces that stay in the cache: three times as fast on many architectures.
+        # In pieces that stay in the cache: 1.6 times as fast on 100,000 architectures.
         pieces = [
             self._log_latency(ArchBatch(batch.space, batch.genes[start : start + _BATCH_ROWS]))
             for start in range(0, len(batch), _BATCH_ROWS)

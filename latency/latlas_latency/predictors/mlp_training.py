@@ -41,6 +41,18 @@ def train_members(
     Returns:
         Weights `(n_members, n_in, n_out)` and biases `(n_members, 1, n_out)`, one per layer.
     """
+    n_threads = torch.get_num_threads()
+    # The matrices are small: more threads only wait for each other.
+    torch.set_num_threads(1)
+    try:
+        return _train(inputs, targets, seen, seed)
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _train(
+    inputs: NDArray[np.float32], targets: NDArray[np.float64], seen: NDArray[np.bool_], seed: int
+) -> tuple[Arrays, Arrays]:
     generator = torch.Generator().manual_seed(seed)
     n_members, sizes = len(targets), [inputs.shape[1], *[HIDDEN_UNITS] * N_HIDDEN_LAYERS, 1]
     weights, biases = [], []

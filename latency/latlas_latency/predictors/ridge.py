@@ -74,14 +74,13 @@ def fit_ridge(features: ArchFeatures, latency_ms: Floats) -> RidgeFit:
     totals, total_offset, total_scale = _standardised(features.totals)
     shaded = features.choices * features.area[:, None]
     choice_offset = shaded.mean(axis=0)
-    best: tuple[float, float, _Solution] | None = None
-    for scale in _CHOICE_SCALES:
-        design = np.concatenate([totals, scale * (shaded - choice_offset)], axis=1)
-        solution = _solve(design, latency_ms)
-        if best is None or solution.error < best[0]:
-            best = solution.error, scale, solution
-    assert best is not None
-    _, scale, solution = best
+    solutions = {
+        scale: _solve(
+            np.concatenate([totals, scale * (shaded - choice_offset)], axis=1), latency_ms
+        )
+        for scale in _CHOICE_SCALES
+    }
+    scale, solution = min(solutions.items(), key=lambda item: item[1].error)
     n_totals = totals.shape[1]
     per_total = solution.coefficients[:n_totals] * total_scale
     per_choice = solution.coefficients[n_totals:] * scale

@@ -1,0 +1,147 @@
+"""Fitting an accuracy predictor to labelled subnets, and judging it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from latlas_nas.accuracy_predictor import HIDDEN_LAYERS, AccuracyPredictor, Layer, one_hot
+from latlas_nas.labelling import Label
+from latlas_ops.errors import InvalidInputError
+from latlas_ops.space import SearchSpace
+
+_MEMBERS = 10
+_WIDTH = 64
+_STEPS = 300
+_LEARNING_RATE = 3e-3
+_WEIGHT_DECAY = 0.1
+_FEWEST_LABELS = 2 * _MEMBERS
+
+
+@dataclass(frozen=True)
+class AccuracyFit:
+    """A predictor held against labels it has not seen.
+
+    Attributes:
+        measured: `(n,)` accuracies.
+        predicted: `(n,)` accuracies.
+        kendall_tau: rank correlation of the two.
+        mean_absolute_error: of the prediction.
+        coverage: share of labels inside the predictor's interval.
+        level: what the interval promises.
+    """
+
+    measured: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    kendall_tau: float
+    mean_absolute_error: float
+    coverage: float
+    level: float
+
+
+def fit_accuracy_predictor(
+    space: SearchSpace, labels: Sequence[Label], seed: int
+) -> AccuracyPredictor:
+    """An ensemble fitted to labelled subnets; each member leaves out a tenth of them.
+
+    Args:
+        space: the space of the subnets.
+        labels: at least 20.
+        seed: decides folds and initial weights.
+
+    Raises:
+        InvalidInputError: too few labels.
+        SpaceMismatchError: a label belongs to another space.
+    """
+    if len(labels) < _FEWEST_LABELS:
+        raise InvalidInputError(
+            f"an accuracy predictor needs {_FEWEST_LABELS} labels or more, got {len(labels)}"
+        )
+    features = one_hot(space.batch(label.arch for label in labels))
+    accuracies = np.array([label.accuracy for label in labels])
+    generator = torch.Generator().manual_seed(seed)
+    fold = torch.randperm(len(labels), generator=generator).numpy() % _MEMBERS
+    seen = fold[None] != np.arange(_MEMBERS)[:, None]
+
+    input_mean = features.mean(0)
+    input_scale = np.maximum(features.std(0), 0.1, dtype=np.float32)
+    target_mean, target_scale = float(accuracies.mean()), max(float(accuracies.std()), 1e-6)
+    inputs = torch.from_numpy((features - input_mean) / input_scale)
+    targets = torch.from_numpy((accuracies - target_mean) / target_scale).float()
+    layers = _train(inputs, targets, torch.from_numpy(seen), generator)
+
+    predictor = AccuracyPredictor(
+        space, layers, input_mean, input_scale, target_mean, target_scale, np.zeros(1)
+    )
+    outputs = predictor.members(space.batch(label.arch for label in labels))
+    errors = np.abs(outputs[fold, np.arange(len(labels))] - accuracies)
+    return dataclasses.replace(predictor, residuals=np.sort(errors))
+
+
+def judge_accuracy_predictor(
+    predictor: AccuracyPredictor, labels: Sequence[Label], level: float = 0.9
+) -> AccuracyFit:
+    """How well a predictor ranks and hits subnets whose labels it was not fitted to."""
+    measured = np.array([label.accuracy for label in labels])
+    found = predictor.predict(predictor.space.batch(label.arch for label in labels), level)
+    inside = (found.lower <= measured) & (measured <= found.upper)
+    return AccuracyFit(
+        measured,
+        found.mean,
+        kendall_tau(measured, found.mean),
+        float(np.abs(found.mean - measured).mean()),
+        float(inside.mean()),
+        level,
+    )
+
+
+def kendall_tau(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Kendall's rank correlation, tau-b (ties allowed); 0 where one side is constant."""
+    upper = np.triu_indices(len(left), 1)
+    signs = [np.sign(values[:, None] - values[None])[upper] for values in (left, right)]
+    norm = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
+    return float((signs[0] * signs[1]).sum() / norm) if norm else 0.0
+
+
+def _train(
+    inputs: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor, generator: torch.Generator
+) -> tuple[Layer, ...]:
+    """All members at once, full batch. `seen` `(members, n)`: which labels each learns from."""
+    members = len(seen)
+    widths = [inputs.shape[1], *[_WIDTH] * HIDDEN_LAYERS, 1]
+    weights, biases = [], []
+    for before, after in pairwise(widths):
+        weight = torch.randn(members, before, after, generator=generator) * (2 / before) ** 0.5
+        weights.append(weight.requires_grad_())
+        biases.append(torch.zeros(members, 1, after, requires_grad=True))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": _WEIGHT_DECAY},
+            {"params": biases, "weight_decay": 0.0},
+        ],
+        lr=_LEARNING_RATE,
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+    share = seen / seen.sum(1, keepdim=True)
+    for _ in range(_STEPS):
+        hidden = inputs.expand(members, -1, -1)
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if index < HIDDEN_LAYERS:
+                hidden = hidden.relu()
+        loss = ((hidden[..., 0] - targets) ** 2 * share).sum()
+        gradients = torch.autograd.grad(loss, [*weights, *biases])
+        for parameter, gradient in zip([*weights, *biases], gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        scheduler.step()
+    return tuple(
+        Layer(weight.detach().numpy(), bias.detach()[:, 0].numpy())
+        for weight, bias in zip(weights, biases, strict=True)
+    )

@@ -1,0 +1,195 @@
+"""`AccuracyPredictor`: from an architecture's genes to the accuracy of its subnet.
+
+A small ensemble of perceptrons with three hidden layers (Once-for-All, section 3.4) on one-hot
+genes. Prediction is plain numpy on whole batches of architectures; the normalisation of inputs
+and target lies inside, and so does what the interval needs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_nas.checkpoint import write_whole
+from latlas_ops.errors import InvalidInputError, SpaceMismatchError, StorageError
+from latlas_ops.space import INACTIVE, ArchBatch, SearchSpace
+
+HIDDEN_LAYERS = 3
+_FORMAT = "latlas-accuracy-predictor"
+_VERSION = 1
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AccuracyPrediction:
+    """Predicted accuracies of `n` architectures; every array is `(n,)` float64 in [0, 1].
+
+    Attributes:
+        mean: mean over the ensemble.
+        lower: lower end of the interval of the prediction's error at `level`.
+        upper: upper end.
+        spread: standard deviation over the ensemble.
+        level: two-sided coverage promised for the interval.
+    """
+
+    mean: Floats
+    lower: Floats
+    upper: Floats
+    spread: Floats
+    level: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear layer of every member: `weight` `(members, in, out)`, `bias` `(members, out)`."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AccuracyPredictor:
+    """An ensemble of perceptrons; see `accuracy_fitting.fit_accuracy_predictor`.
+
+    Attributes:
+        space: the space whose architectures it takes.
+        layers: three hidden layers and the output, ReLU between them.
+        input_mean: subtracted from the one-hot genes, `(n_features,)`.
+        input_scale: divides them.
+        target_mean: added to the scaled output.
+        target_scale: multiplies the output.
+        residuals: absolute errors on labels that the member had not seen, sorted, `(n_labels,)`.
+    """
+
+    space: SearchSpace
+    layers: tuple[Layer, ...]
+    input_mean: NDArray[np.float32]
+    input_scale: NDArray[np.float32]
+    target_mean: float
+    target_scale: float
+    residuals: Floats
+
+    def __call__(self, archs: ArchBatch) -> Floats:
+        """Predicted accuracy of every architecture, `(n_archs,)`; what a search maximises."""
+        mean: Floats = self.members(archs).mean(0)
+        return mean
+
+    def predict(self, archs: ArchBatch, level: float = 0.9) -> AccuracyPrediction:
+        """Predicted accuracies with intervals.
+
+        The interval is the mean plus and minus the `level` quantile of the errors on held-out
+        labels (cross-conformal: Vovk, 2015), the same width everywhere.
+
+        Raises:
+            SpaceMismatchError: the architectures belong to another space.
+            InvalidInputError: `level` is not in (0, 1).
+        """
+        if not 0.0 < level < 1.0:
+            raise InvalidInputError(f"level must lie between 0 and 1, not {level}")
+        outputs = self.members(archs)
+        mean = outputs.mean(0)
+        rank = min(len(self.residuals), int(np.ceil(level * (len(self.residuals) + 1))))
+        width = self.residuals[rank - 1]
+        return AccuracyPrediction(
+            mean,
+            np.clip(mean - width, 0.0, 1.0),
+            np.clip(mean + width, 0.0, 1.0),
+            outputs.std(0),
+            level,
+        )
+
+    def members(self, archs: ArchBatch) -> Floats:
+        """What every member says, `(members, n_archs)`."""
+        self.space.require_same(archs.space)
+        values = (one_hot(archs) - self.input_mean) / self.input_scale
+        hidden = values[None]
+        for index, layer in enumerate(self.layers):
+            hidden = hidden @ layer.weight + layer.bias[:, None]
+            if index < len(self.layers) - 1:
+                np.maximum(hidden, 0, out=hidden)
+        scaled = hidden[..., 0].astype(np.float64) * self.target_scale + self.target_mean
+        return np.clip(scaled, 0.0, 1.0)
+
+    def save(self, path: Path) -> None:
+        """Writes an npz file without pickled content.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        header = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "space": self.space.name,
+            "space_version": self.space.version,
+            "target_mean": self.target_mean,
+            "target_scale": self.target_scale,
+        }
+        arrays: dict[str, Any] = {
+            "header": np.array(json.dumps(header)),
+            "input_mean": self.input_mean,
+            "input_scale": self.input_scale,
+            "residuals": self.residuals,
+        }
+        for index, layer in enumerate(self.layers):
+            arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)
+        write_whole(path, stream.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> AccuracyPredictor:
+        """The predictor of a file that `save` wrote.
+
+        Raises:
+            StorageError: the file cannot be read or is no accuracy predictor.
+            SpaceMismatchError: it was fitted for another space.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            header: Mapping[str, Any] = json.loads(str(arrays["header"]))
+            if (header["format"], header["version"]) != (_FORMAT, _VERSION):
+                raise ValueError(f"format {header['format']!r} version {header['version']!r}")
+            layers = tuple(
+                Layer(arrays[f"weight{index}"], arrays[f"bias{index}"])
+                for index in range(HIDDEN_LAYERS + 1)
+            )
+            predictor = cls(
+                space,
+                layers,
+                arrays["input_mean"],
+                arrays["input_scale"],
+                float(header["target_mean"]),
+                float(header["target_scale"]),
+                arrays["residuals"],
+            )
+            owner = (header["space"], header["space_version"])
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise StorageError(
+                f"{path} is no accuracy predictor that can be read: {error}"
+            ) from error
+        if owner != (space.name, space.version):
+            raise SpaceMismatchError(
+                f"{path} predicts space {owner[0]!r} version {owner[1]}, not {space.name!r} "
+                f"version {space.version}"
+            )
+        return predictor
+
+
+def one_hot(archs: ArchBatch) -> NDArray[np.float32]:
+    """Genes as `(n_archs, sum of choices)` float32; a gene without effect is all zeros."""
+    sizes = archs.space.sizes
+    result = np.zeros((len(archs), int(sizes.sum())), np.float32)
+    starts = np.cumsum(sizes) - sizes
+    rows, genes = np.nonzero(archs.genes != INACTIVE)
+    result[rows, starts[genes] + archs.genes[rows, genes]] = 1
+    return result

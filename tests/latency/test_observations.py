@@ -1,0 +1,83 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from latlas_latency.measurement import PLAIN, PROFILED
+from latlas_latency.observations import Observation, measure_drift, round_matrix
+from latlas_ops.errors import InvalidInputError
+
+
+@pytest.fixture
+def network(space):
+    return space.network(space.archs(space.extremes())[0])
+
+
+def test_the_label_is_the_median_of_the_visit_medians(make_board, network):
+    board = make_board(seed=3, burst_share=0)
+    visits = tuple(board.visit(network, PLAIN, round_, "t") for round_ in range(3))
+    observation = Observation(network, {}, visits)
+    medians = sorted(float(np.median(visit.network_ns)) for visit in visits)
+    assert sorted(observation.visit_medians_ns) == medians
+    assert observation.latency_ms == medians[1] / 1e6
+
+
+def test_one_burst_visit_does_not_reach_the_label(make_board, network):
+    calm, noisy = make_board(noise=0.001, drift=0, burst_share=0), make_board(burst_share=1)
+    visits = [calm.visit(network, PLAIN, round_, "t") for round_ in (0, 1)]
+    visits.append(noisy.visit(network, PLAIN, 2, "t"))
+    observation = Observation(network, {}, tuple(visits))
+    assert observation.latency_ms == pytest.approx(calm.network_ms(network), rel=0.01)
+
+
+def test_an_observation_is_of_one_mode(make_board, network):
+    board = make_board()
+    visits = (board.visit(network, PLAIN, 0, "t"), board.visit(network, PROFILED, 1, "t"))
+    with pytest.raises(InvalidInputError, match="visits are plain and profiled"):
+        Observation(network, {}, visits)
+
+
+def test_a_visit_counts_once(make_board, network):
+    visit = make_board().visit(network, PLAIN, 4, "t")
+    with pytest.raises(InvalidInputError, match="round 4 of device board-0 is given twice"):
+        Observation(network, {}, (visit, visit))
+
+
+def test_an_observation_needs_a_visit(network):
+    with pytest.raises(InvalidInputError, match="at least one visit"):
+        Observation(network, {}, ())
+
+
+def test_tensors_must_lie_within_the_network(make_board, network):
+    visit = make_board().visit(network, PLAIN, 0, "t")
+    with pytest.raises(InvalidInputError, match="tensor 'x' is placed at position 99"):
+        Observation(network, {"x": 99}, (visit,))
+
+
+def test_a_round_matrix_has_a_column_per_board_and_round(campaigner, make_board, space):
+    boards = make_board(device_id="a"), make_board(seed=1, device_id="b")
+    observations = campaigner.observe(boards, space.extremes(), PLAIN, 2)
+    short = dataclasses.replace(observations[1], visits=observations[1].visits[:3])
+    matrix, sittings = round_matrix([observations[0], short])
+    assert sittings == (("a", 0), ("a", 1), ("b", 0), ("b", 1))
+    np.testing.assert_array_equal(matrix[0], observations[0].visit_medians_ns)
+    assert np.isnan(matrix[1]).tolist() == [False, False, False, True]
+
+
+def test_drift_that_all_networks_share_is_taken_out_of_labels(campaigner, make_board, space):
+    board = make_board(seed=5, drift=0.08, noise=0.003, burst_share=0)
+    observations = campaigner.observe([board], space.sample(30, np.random.default_rng(0)), PLAIN, 3)
+    drift = measure_drift(observations)
+    assert drift.removed
+    assert drift.common_mode_free_noise < drift.label_noise / 5
+    truth = np.array([board.network_ms(seen.network) for seen in observations])
+    corrected = np.array([drift.latency_ns(seen) for seen in observations]) / 1e6 / truth
+    raw = np.array([seen.latency_ms for seen in observations]) / truth
+    assert corrected.std() <= raw.std()
+
+
+def test_a_handful_of_networks_cannot_tell_drift_from_noise(campaigner, make_board, space):
+    observations = campaigner.observe([make_board(drift=0.1)], space.extremes(), PLAIN, 3)
+    drift = measure_drift(observations)
+    assert not drift.removed
+    assert drift.latency_ns(observations[0]) == observations[0].latency_ns
