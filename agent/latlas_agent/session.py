@@ -54,6 +54,7 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the time that one attempt may take
     ("grpc.max_reconnect_backoff_ms", 10_000),
 )
 
@@ -170,12 +171,14 @@ class AgentSession:
                 alone_since_s = clock_s()
                 delays_s = backoff_delays_s(self._rng)
             delay_s = next(delays_s)
-            alone_s = clock_s() - alone_since_s
-            if self._max_wait_s is not None and alone_s + delay_s > self._max_wait_s:
-                raise UnreachableError(
-                    f"coordinator {self._address} has not answered for {self._max_wait_s:g} s "
-                    f"({reason}); start it with `latlas serve`, or check the address"
-                )
+            if self._max_wait_s is not None:
+                left_s = alone_since_s + self._max_wait_s - clock_s()
+                if left_s <= 0:
+                    raise UnreachableError(
+                        f"coordinator {self._address} has not answered for {self._max_wait_s:g} s "
+                        f"({reason}); start it with `latlas serve`, or check the address"
+                    )
+                delay_s = min(delay_s, left_s)
             _LOG.warning(
                 "not attached to coordinator %s (%s); trying again in %.1f s",
                 self._address,
@@ -189,7 +192,8 @@ class AgentSession:
         open_stream: Any = self._stub.Attach  # the stubs demand a request iterator; grpc does not
         call: Attachment = open_stream()
         try:
-            await call.write(fleet_pb2.AgentMessage(hello=self._hello()))
+            with suppress(asyncio.InvalidStateError):  # over already; reading says why
+                await call.write(fleet_pb2.AgentMessage(hello=self._hello()))
             try:
                 first = await within(_WELCOME_TIMEOUT_S, call.read())
             except TimeoutError:

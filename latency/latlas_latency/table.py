@@ -32,6 +32,9 @@ ENTRY_KINDS = (MEASURED, INTERPOLATED)
 UNCALIBRATED_BIAS = 0.16
 """Sums of raw entries have been found to fall short of whole networks by up to this share."""
 
+NOISY_SITTING = 0.02
+"""Common-mode-free noise beyond which a sitting is better repeated."""
+
 _PRIOR_VISITS = 6
 """Visits that the typical relative spread of a table counts for beside an entry's own."""
 
@@ -141,12 +144,19 @@ class LookupTable:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What a reader of this table's figures must know, as sentences; often none."""
-        if self.calibrated:
-            return ()
-        return (
-            "not calibrated: sums of entries fall short of whole networks, usually by 4 to 16 %",
-        )
+        """What a reader of this table's figures must know, a line each; often none."""
+        found = []
+        if not self.calibrated:
+            found.append(
+                "not calibrated: sums of entries fall short of whole networks, usually by 4 to 16 %"
+            )
+        conditions = self.conditions
+        if conditions is not None and conditions.common_mode_free_noise > NOISY_SITTING:
+            found.append(
+                f"noisy sitting: two halves of the rounds differ by "
+                f"{conditions.common_mode_free_noise:.1%}, more than {NOISY_SITTING:.0%}; repeat it"
+            )
+        return tuple(found)
 
     def with_validation(self, validation: Validation) -> LookupTable:
         """This table with the result of its last validation."""

@@ -30,6 +30,8 @@ from latlas_ops.errors import InvalidInputError, UnknownOpError
 from latlas_ops.opspec import OpSpec
 from latlas_ops.space import SearchSpace
 
+_PROFILER_TICK_NS = 1000.0
+
 _LEAST_ENTRY_NS = 1.0
 """Clocks resolve no less; an op that the profiler's cost hides altogether is given this."""
 
@@ -101,6 +103,7 @@ class _Cover:
         n_nodes: nodes of each op, `(n_positions,)`.
         sum_ns: median over visits of the median time of all nodes.
         n_nodes_total: number of those nodes.
+        shortest_node_ns: time of its shortest node, as profiled.
         remainder_share: share of the time that belongs to no op.
     """
 
@@ -109,6 +112,7 @@ class _Cover:
     n_nodes: NDArray[np.int64]
     sum_ns: float
     n_nodes_total: int
+    shortest_node_ns: float
     remainder_share: float
 
 
@@ -126,8 +130,21 @@ def _attribute_all(observation: Observation, drift: Drift) -> _Cover:
         n_nodes=visits[0].n_nodes,
         sum_ns=float(np.median(totals / factors)),
         n_nodes_total=visits[0].n_nodes_total,
+        shortest_node_ns=_shortest_node_ns(observation),
         remainder_share=float(np.median([visit.remainder_share for visit in visits])),
     )
+
+
+def _shortest_node_ns(observation: Observation) -> float:
+    """Median over visits of the shortest node's median time, one clock tick of a profiler added.
+
+    Profilers cut times to whole microseconds, so that a node of 2 may have taken almost 3.
+    """
+    shortest = [
+        min(float(np.median(node.samples_ns)) for node in visit.nodes)
+        for visit in observation.visits
+    ]
+    return float(np.median(shortest)) + _PROFILER_TICK_NS
 
 
 def _profiler_cost(
@@ -140,7 +157,8 @@ def _profiler_cost(
         if cover.observation.network.key in plain_ns
     ]
     sums, nodes, latencies = zip(*pairs, strict=True) if pairs else ((), (), ())
-    return fit_profiler_cost(sums, nodes, latencies)
+    shortest_ns = min(cover.shortest_node_ns for cover in covers)
+    return fit_profiler_cost(sums, nodes, latencies, shortest_node_ns=shortest_ns)
 
 
 def _entries(covers: Sequence[_Cover], cost: ProfilerCost) -> tuple[TableEntry, ...]:

@@ -154,7 +154,7 @@ class AccuracyPredictor:
             SpaceMismatchError: it was fitted for another space.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             header: Mapping[str, Any] = json.loads(str(arrays["header"]))
             if (header["format"], header["version"]) != (_FORMAT, _VERSION):
@@ -173,7 +173,7 @@ class AccuracyPredictor:
                 arrays["residuals"],
             )
             owner = (header["space"], header["space_version"])
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise StorageError(
                 f"{path} is no accuracy predictor that can be read: {error}"
             ) from error

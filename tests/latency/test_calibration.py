@@ -11,7 +11,7 @@ def test_a_line_is_recovered_with_its_uncertainty():
     rng = np.random.default_rng(0)
     fits = [
         fit_affine(X, (0.2 + 1.1 * X) * (1 + rng.normal(0, 0.01, 8)), "calibration")
-        for _ in range(400)
+        for _ in range(300)
     ]
     slopes = np.array([fit.slope for fit in fits])
     intercepts = np.array([fit.intercept for fit in fits])

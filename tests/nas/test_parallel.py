@@ -29,10 +29,14 @@ def test_an_exception_drops_the_work_that_has_not_begun() -> None:
         begun.append(number)
         released.wait(10)
 
-    with pytest.raises(KeyboardInterrupt), worker_pool(1) as pool:
-        pool.map(work, range(100))
-        released.set()
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with worker_pool(1) as pool:
+            pool.map(work, range(100))
+            released.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(begun) < 100
 
 

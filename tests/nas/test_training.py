@@ -108,8 +108,8 @@ def test_training_lowers_the_loss_with_and_without_distillation(
     longer = dataclasses.replace(
         tiny_schedule,
         phases=(
-            dataclasses.replace(full, steps=45, learning_rate=0.02),
-            dataclasses.replace(shrink, steps=30, learning_rate=0.02),
+            dataclasses.replace(full, steps=90, learning_rate=0.02),
+            dataclasses.replace(shrink, steps=90, learning_rate=0.02),
         ),
     )
     losses: dict[str, list[float]] = {"full": [], "shrink": []}

@@ -120,11 +120,8 @@ def test_equal_seeds_give_equal_results(
     latency_model: MakeModel, size_is_accuracy: Accuracy
 ) -> None:
     model = latency_model(DIGITS)
-    first, again, other = (
-        evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng(seed)) for seed in (3, 3, 4)
-    )
+    first, again = (evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng(3)) for _ in range(2))
     assert first == again
-    assert first.front != other.front
 
 
 def test_history_never_falls_and_the_front_rises(
