@@ -166,6 +166,7 @@ class WorkerProcess:
         self._process = process
         self._scratch = scratch
         self._stderr_tail = b""
+        self._killed = False
         self._draining = asyncio.create_task(self._drain_stderr())
 
     @classmethod
@@ -282,9 +283,9 @@ class WorkerProcess:
             self.lost = True
             raise MeasurementError(str(error)) from error
         if answer.kind == "failed":
-            error_code, reason = answer.values["error_code"], answer.values["reason"]
-            self.lost = bool(answer.values["ends"])
-            raise from_wire(error_code, reason)
+            values = answer.values
+            self.lost = bool(values.get("ends", True))
+            raise from_wire(str(values.get("error_code")), str(values.get("reason")))
         return answer
 
     async def _exchange(self, request: Frame) -> Frame:
@@ -317,7 +318,10 @@ class WorkerProcess:
             self._stderr_tail = (self._stderr_tail + chunk)[-_STDERR_TAIL_BYTES:]
 
     def _kill(self) -> None:
-        """Kills the worker and whatever it has started."""
+        """Kills the worker and whatever it has started; later calls do nothing."""
+        if self._killed:
+            return
+        self._killed = True
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:

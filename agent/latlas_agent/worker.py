@@ -182,7 +182,10 @@ def resident_bytes() -> int:
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the agent dies, however that happens."""
+    """Asks the kernel to kill this process when the agent dies, however that happens.
+
+    What counts is the thread that started this process: it must live as long as the agent.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
