@@ -32,15 +32,13 @@ from latlas_ops.errors import (
     ProtocolError,
     UnreachableError,
 )
+from latlas_protos import PROTOCOL_VERSION
 from latlas_protos.v1 import fleet_pb2, fleet_pb2_grpc
 
 if TYPE_CHECKING:
     Attachment = grpc.aio.StreamStreamCall[fleet_pb2.AgentMessage, fleet_pb2.CoordinatorMessage]
 
 _LOG = logging.getLogger(__name__)
-
-PROTOCOL_VERSION = 1
-"""Version of the conversation that this agent holds."""
 
 _MAX_MESSAGE_BYTES = 64 << 20
 _WELCOME_TIMEOUT_S = 20.0

@@ -21,7 +21,6 @@ from latlas_agent.outbox import Outbox
 from latlas_agent.programs import ProgramCache
 from latlas_agent.session import (
     CHANNEL_OPTIONS,
-    PROTOCOL_VERSION,
     AgentDescription,
     AgentSession,
 )
@@ -29,6 +28,7 @@ from latlas_agent.supervisor import Job, WorkerSettings
 from latlas_latency.measurement import Device, Target
 from latlas_latency.wire import visit_from_message
 from latlas_ops.errors import ConflictError, ProtocolError, UnreachableError
+from latlas_protos import PROTOCOL_VERSION
 from latlas_protos.v1 import fleet_pb2
 
 MakeJob = Callable[..., Job]

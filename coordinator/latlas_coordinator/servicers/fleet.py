@@ -14,12 +14,10 @@ from latlas_coordinator.handlers.fleet import Greeting, attach
 from latlas_coordinator.live.coordinator import Coordinator, stopping_error
 from latlas_coordinator.live.sessions import Session
 from latlas_ops.errors import InvalidInputError, LatlasError, ProtocolError, UnreachableError
+from latlas_protos import PROTOCOL_VERSION
 from latlas_protos.v1 import fleet_pb2, fleet_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
-
-PROTOCOL_VERSION = 1
-"""Version of the conversation on the stream."""
 
 _HELLO_TIMEOUT_S = 10.0
 _MAX_JOINING = 64
