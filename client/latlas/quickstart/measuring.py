@@ -17,7 +17,7 @@ from latlas.records import DeviceState, Measurement, Sampling
 from latlas_latency.measurement import PLAIN, Target, statistics
 from latlas_latency.model import LatencyModel
 from latlas_latency.table import LookupTable
-from latlas_ops.errors import LatlasError, MeasurementError, UnreachableError
+from latlas_ops.errors import ConflictError, LatlasError, MeasurementError, UnreachableError
 from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
 
 PROFILE = "quickstart-profile"
@@ -110,6 +110,10 @@ def profile(
     """Profiles the space on this machine and builds every latency model.
 
     What an earlier run measured or built is taken as it is.
+
+    Raises:
+        ConflictError: the folder holds a profile with other settings.
+        MeasurementError: a network could not be measured.
     """
     device = await_device(lab)
     target = lab.add_target(TARGET, threads=1, cores=(core,))
@@ -117,17 +121,23 @@ def profile(
         f"  device {device.device.device_model}, {target.runtime} {target.runtime_version}, "
         f"one thread on core {core}\n"
     )
-    lab.start_profile(
-        PROFILE,
-        space.name,
-        target.name,
-        n_training_networks=settings.n_training_networks,
-        n_calibration_networks=settings.n_calibration_networks,
-        n_validation_networks=settings.n_validation_networks,
-        min_occurrences=settings.min_occurrences,
-        seed=settings.seed,
-        sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
-    )
+    try:
+        lab.start_profile(
+            PROFILE,
+            space.name,
+            target.name,
+            n_training_networks=settings.n_training_networks,
+            n_calibration_networks=settings.n_calibration_networks,
+            n_validation_networks=settings.n_validation_networks,
+            min_occurrences=settings.min_occurrences,
+            seed=settings.seed,
+            sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
+        )
+    except ConflictError as error:
+        raise ConflictError(
+            "this folder was begun with other settings; repeat the command it was begun with, or "
+            f"give another --folder ({error})"
+        ) from error
     run_campaign(lab, PROFILE, "  measuring", stream)
     there = {info.name for info in lab.latency_models()}
     for kind in MODEL_KINDS:
