@@ -122,6 +122,13 @@ def test_equal_seeds_give_equal_results(
     model = latency_model(DIGITS)
     first, again = (evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng(3)) for _ in range(2))
     assert first == again
+    # One generation has not converged yet: another seed is seen to draw others.
+    short = EvolutionSettings(population=20, generations=1, parents=5)
+    one, other = (
+        evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng(seed), settings=short)
+        for seed in (3, 4)
+    )
+    assert one.front != other.front
 
 
 def test_history_never_falls_and_the_front_rises(
