@@ -36,7 +36,7 @@ class Progress:
         total: units of work, at least 0.
         stream: where to write.
         done: units that were done before, for work that is resumed; they do not count towards
-            the rate.
+            the rate. None if the first update tells.
         unit: what is counted, for the rate; empty shows none.
         clock_s: monotonic seconds.
     """
@@ -47,14 +47,15 @@ class Progress:
         *,
         total: int,
         stream: TextIO,
-        done: int = 0,
+        done: int | None = 0,
         unit: str = "",
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._label = label
         self._total = total
         self._stream = stream
-        self._first = self._done = done
+        self._first = done
+        self._done = done or 0
         self._unit = unit
         self._note = ""
         self._clock_s = clock_s
@@ -86,6 +87,8 @@ class Progress:
             note: a few words on what is happening, shown behind the figures.
             total: a new total, where it turned out to be another.
         """
+        if self._first is None:
+            self._first = done
         self._done, self._note = done, note
         if total is not None:
             self._total = total
@@ -120,7 +123,7 @@ class Progress:
             parts.append(f"[{'#' * filled}{'.' * (_BAR_CELLS - filled)}] ")
         parts.append(f"{self._done}/{self._total} ({self._share:.0%})")
         elapsed_s = now_s - self._started_s
-        progressed = self._done - self._first
+        progressed = self._done - (self._first or 0)
         if progressed > 0 and elapsed_s > 0:
             rate = progressed / elapsed_s
             if self._unit:

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latlas_nas.accuracy_predictor import HIDDEN_LAYERS, AccuracyPredictor, Layer, one_hot
+from latlas_latency.measurement.statistics import kendall_tau_b
+from latlas_nas.accuracy_predictor import (
+    HIDDEN_LAYERS,
+    AccuracyPredictor,
+    Layer,
+    climbed_steps,
+    logit,
+)
 from latlas_nas.labelling import Label
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import SearchSpace
@@ -31,7 +38,7 @@ class AccuracyFit:
     Attributes:
         measured: `(n,)` accuracies.
         predicted: `(n,)` accuracies.
-        kendall_tau: rank correlation of the two.
+        kendall_tau: rank correlation of the two (tau-b); NaN where one of them is constant.
         mean_absolute_error: of the prediction.
         coverage: share of labels inside the predictor's interval.
         level: what the interval promises.
@@ -63,7 +70,7 @@ def fit_accuracy_predictor(
         raise InvalidInputError(
             f"an accuracy predictor needs {_FEWEST_LABELS} labels or more, got {len(labels)}"
         )
-    features = one_hot(space.batch(label.arch for label in labels))
+    features = climbed_steps(space.batch(label.arch for label in labels))
     accuracies = np.array([label.accuracy for label in labels])
     generator = torch.Generator().manual_seed(seed)
     fold = torch.randperm(len(labels), generator=generator).numpy() % _MEMBERS
@@ -71,9 +78,10 @@ def fit_accuracy_predictor(
 
     input_mean = features.mean(0)
     input_scale = np.maximum(features.std(0), 0.1, dtype=np.float32)
-    target_mean, target_scale = float(accuracies.mean()), max(float(accuracies.std()), 1e-6)
+    logits = logit(accuracies)
+    target_mean, target_scale = float(logits.mean()), max(float(logits.std()), 1e-6)
     inputs = torch.from_numpy((features - input_mean) / input_scale)
-    targets = torch.from_numpy((accuracies - target_mean) / target_scale).float()
+    targets = torch.from_numpy((logits - target_mean) / target_scale).float()
     layers = _train(inputs, targets, torch.from_numpy(seen), generator)
 
     predictor = AccuracyPredictor(
@@ -94,19 +102,11 @@ def judge_accuracy_predictor(
     return AccuracyFit(
         measured,
         found.mean,
-        kendall_tau(measured, found.mean),
+        kendall_tau_b(measured, found.mean),
         float(np.abs(found.mean - measured).mean()),
         float(inside.mean()),
         level,
     )
-
-
-def kendall_tau(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Kendall's rank correlation, tau-b (ties allowed); 0 where one side is constant."""
-    upper = np.triu_indices(len(left), 1)
-    signs = [np.sign(values[:, None] - values[None])[upper] for values in (left, right)]
-    norm = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
-    return float((signs[0] * signs[1]).sum() / norm) if norm else 0.0
 
 
 def _train(

@@ -1,8 +1,11 @@
 """`AccuracyPredictor`: from an architecture's genes to the accuracy of its subnet.
 
-A small ensemble of perceptrons with three hidden layers (Once-for-All, section 3.4) on one-hot
-genes. Prediction is plain numpy on whole batches of architectures; the normalisation of inputs
-and target lies inside, and so does what the interval needs.
+A small ensemble of perceptrons with three hidden layers (Once-for-All, section 3.4). Two things
+differ from that paper, both because a few dozen labels have to do: genes are encoded as steps
+that were climbed rather than one-hot, since choices rise and so does accuracy, and what is fitted
+is the logit of the accuracy, in which the effects of genes add up. Prediction is plain numpy on
+whole batches of architectures; the normalisation of inputs and target lies inside, and so does
+what the interval needs.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from numpy.typing import NDArray
 
 from latlas_nas.checkpoint import write_whole
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError, StorageError
-from latlas_ops.space import INACTIVE, ArchBatch, SearchSpace
+from latlas_ops.space import ArchBatch, SearchSpace
 
 HIDDEN_LAYERS = 3
 _FORMAT = "latlas-accuracy-predictor"
-_VERSION = 1
+_VERSION = 2
 
 Floats = NDArray[np.float64]
 
@@ -63,9 +66,9 @@ class AccuracyPredictor:
     Attributes:
         space: the space whose architectures it takes.
         layers: three hidden layers and the output, ReLU between them.
-        input_mean: subtracted from the one-hot genes, `(n_features,)`.
+        input_mean: subtracted from the encoded genes, `(n_features,)`.
         input_scale: divides them.
-        target_mean: added to the scaled output.
+        target_mean: added to the scaled output, which then is the logit of the accuracy.
         target_scale: multiplies the output.
         residuals: absolute errors on labels that the member had not seen, sorted, `(n_labels,)`.
     """
@@ -110,14 +113,15 @@ class AccuracyPredictor:
     def members(self, archs: ArchBatch) -> Floats:
         """What every member says, `(members, n_archs)`."""
         self.space.require_same(archs.space)
-        values = (one_hot(archs) - self.input_mean) / self.input_scale
+        values = (climbed_steps(archs) - self.input_mean) / self.input_scale
         hidden = values[None]
         for index, layer in enumerate(self.layers):
             hidden = hidden @ layer.weight + layer.bias[:, None]
             if index < len(self.layers) - 1:
                 np.maximum(hidden, 0, out=hidden)
         scaled = hidden[..., 0].astype(np.float64) * self.target_scale + self.target_mean
-        return np.clip(scaled, 0.0, 1.0)
+        accuracy: Floats = 1 / (1 + np.exp(-scaled))
+        return accuracy
 
     def save(self, path: Path) -> None:
         """Writes an npz file without pickled content.
@@ -185,11 +189,18 @@ class AccuracyPredictor:
         return predictor
 
 
-def one_hot(archs: ArchBatch) -> NDArray[np.float32]:
-    """Genes as `(n_archs, sum of choices)` float32; a gene without effect is all zeros."""
-    sizes = archs.space.sizes
-    result = np.zeros((len(archs), int(sizes.sum())), np.float32)
-    starts = np.cumsum(sizes) - sizes
-    rows, genes = np.nonzero(archs.genes != INACTIVE)
-    result[rows, starts[genes] + archs.genes[rows, genes]] = 1
+def climbed_steps(archs: ArchBatch) -> NDArray[np.float32]:
+    """Genes as `(n_archs, sum of choices)` float32: 1 for every choice up to the one taken.
+
+    The second of three choices is 1, 1, 0; a gene without effect is all zeros.
+    """
+    steps = [np.arange(size) for size in archs.space.sizes.tolist()]
+    columns = [archs.genes[:, gene, None] >= climbed for gene, climbed in enumerate(steps)]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def logit(accuracies: Floats) -> Floats:
+    """The log odds of accuracies, those of 0 and 1 as if they were half a percent away."""
+    inside = np.clip(accuracies, 0.005, 0.995)
+    result: Floats = np.log(inside / (1 - inside))
     return result

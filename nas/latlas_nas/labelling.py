@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from latlas_nas.accuracy import measure_accuracy, subnet_statistics
 from latlas_nas.checkpoint import write_whole
@@ -26,7 +27,7 @@ class Label:
 
     Attributes:
         arch: the subnet.
-        accuracy: share of validation images classified correctly, in [0, 1].
+        accuracy: share of images classified correctly, in [0, 1].
     """
 
     arch: ArchConfig
@@ -39,10 +40,11 @@ def label_subnets(
     data: ImageData,
     path: Path,
     *,
+    split: Literal["validation", "test"] = "validation",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
 ) -> list[Label]:
-    """Accuracy of every subnet on the validation split, each with batch norms of its own.
+    """Accuracy of every subnet on one split, each with batch norms of its own.
 
     After every label the file is replaced as a whole. A later call takes the labels that are
     there, so a run that was killed continues where it stopped, and more subnets can be added to
@@ -51,8 +53,10 @@ def label_subnets(
     Args:
         supernet: the trained weights.
         archs: the subnets, at most once each.
-        data: batch norms see its training split, accuracy its validation split.
+        data: batch norms see its training split.
         path: a JSON file; made if absent.
+        split: the images that accuracy is measured on: `validation` to fit a predictor, `test` to
+            judge what a search chose.
         on_progress: called with labels done and wanted, in this thread.
         workers: cores to use, by default all; does not influence the result.
 
@@ -64,12 +68,13 @@ def label_subnets(
         StorageError: the file cannot be read or written, or is no label file.
     """
     keep_freed_memory()
+    images = data.test if split == "test" else data.validation
     identity = {
         "space": supernet.space.name,
         "space_version": supernet.space.version,
         "supernet": supernet.digest(),
         "train": data.train.digest,
-        "validation": data.validation.digest,
+        "images": images.digest,
     }
     found = {}
     if path.exists():
@@ -82,7 +87,7 @@ def label_subnets(
 
     def label(arch: ArchConfig) -> Label:
         statistics = subnet_statistics(supernet, arch, data.train)
-        return Label(arch, measure_accuracy(supernet, arch, data.validation, statistics))
+        return Label(arch, measure_accuracy(supernet, arch, images, statistics))
 
     with worker_pool(workers) as pool:
         for result in pool.map(label, missing):

@@ -96,16 +96,11 @@ class Schedule:
 
 def sample_arch(space: SearchSpace, phase: Phase, rng: np.random.Generator) -> ArchConfig:
     """One architecture of those that a phase trains, every open choice equally likely."""
-    row = [
-        int(rng.integers(max(0, size - phase.open_choices.get(gene_family(name), 1)), size))
-        for name, size in zip((gene.name for gene in space.genes), space.sizes, strict=True)
-    ]
+    row = []
+    for gene in space.genes:
+        size = len(gene.choices)
+        row.append(int(rng.integers(max(0, size - phase.open_choices.get(gene.family, 1)), size)))
     return space.archs(ArchBatch(space, space.canonical(np.array([row]))))[0]
-
-
-def gene_family(name: str) -> str:
-    """What kind of choice a gene is: `stage0.layer1.kernel` is of the family `kernel`."""
-    return name.rsplit(".", 1)[-1]
 
 
 def quickstart_schedule(quick: bool = False) -> Schedule:
@@ -118,7 +113,7 @@ def quickstart_schedule(quick: bool = False) -> Schedule:
     depth = {**kernel, "depth": ALL}
     width = {**depth, "expansion": ALL}
     full_steps, kernel_steps, depth_steps, width_steps = (
-        (24, 8, 8, 16) if quick else (180, 50, 60, 180)
+        (8, 3, 3, 6) if quick else (120, 30, 40, 130)
     )
     return Schedule(
         (

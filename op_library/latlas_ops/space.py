@@ -47,6 +47,11 @@ class Gene:
         if not 1 <= len(self.choices) <= np.iinfo(np.int8).max:
             raise InvalidInputError(f"gene {self.name}: {len(self.choices)} choices, not 1 to 127")
 
+    @property
+    def family(self) -> str:
+        """What kind of choice it is: `stage0.layer1.kernel` is of the family `kernel`."""
+        return self.name.rsplit(".", 1)[-1]
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -233,6 +238,18 @@ class SearchSpace(ABC):
         """The value an architecture has for a gene; None where the gene is inactive."""
         index = arch.genes[gene]
         return None if index == INACTIVE else self.genes[gene].choices[index]
+
+    def describe(self, arch: ArchConfig) -> str:
+        """An architecture in words, one family of genes after the other, inactive genes left out.
+
+        For example `resolution 40, depth 1 2 1, kernel 7 3 5 3, expansion 6 4 6 3`.
+        """
+        families: dict[str, list[str]] = {}
+        for index, gene in enumerate(self.genes):
+            value = self.choice(arch, index)
+            if value is not None:
+                families.setdefault(gene.family, []).append(f"{value:g}")
+        return ", ".join(f"{family} {' '.join(values)}" for family, values in families.items())
 
     # -- networks --------------------------------------------------------------------------
 

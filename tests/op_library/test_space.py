@@ -120,6 +120,16 @@ def test_choices_are_read_by_gene(tiny_space: MobileSpace) -> None:
     assert tiny_space.choice(smallest, tiny_space.resolution_gene) == 12
 
 
+def test_an_architecture_is_described_by_its_active_genes(tiny_space: MobileSpace) -> None:
+    smallest, largest = tiny_space.archs(tiny_space.extremes())
+    assert tiny_space.describe(smallest) == (
+        "resolution 12, width 0.5 0.5, depth 1 1, kernel 3 3, expansion 2 2"
+    )
+    assert tiny_space.describe(largest) == (
+        "resolution 17, width 1 1, depth 2 2, kernel 5 5 5 5, expansion 3 3 3 3"
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [

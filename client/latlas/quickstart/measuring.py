@@ -1,4 +1,4 @@
-"""Steps 1 and 2 of the quickstart: profile the space, build the latency models, judge them."""
+"""Steps 1 and 2 of the quickstart: profile the space; build the latency models and judge them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latlas.records import DeviceState, Measurement, Sampling
 from latlas_latency.measurement import PLAIN, Target, statistics
 from latlas_latency.model import LatencyModel
 from latlas_latency.table import LookupTable
-from latlas_ops.errors import ConflictError, LatlasError, MeasurementError, UnreachableError
+from latlas_ops.errors import LatlasError, MeasurementError, UnreachableError
 from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
 
 PROFILE = "quickstart-profile"
@@ -28,19 +28,17 @@ _DEVICE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What steps 1 and 2 hand on.
+    """What step 1 hands on.
 
     Attributes:
         target: what the figures are valid for.
         device: the board, as its agent describes it.
         measurements: every program of the profile campaign with its visits.
-        models: the latency models by kind.
     """
 
     target: Target
     device: DeviceState
     measurements: Sequence[Measurement]
-    models: Mapping[str, LatencyModel]
 
     def of_role(self, role: str) -> list[Measurement]:
         """The plain measurements of one role."""
@@ -107,12 +105,9 @@ def run_campaign(lab: Lab, name: str, label: str, stream: TextIO) -> None:
 def profile(
     lab: Lab, space: SearchSpace, settings: QuickstartSettings, core: int, stream: TextIO
 ) -> Measured:
-    """Profiles the space on this machine and builds every latency model.
-
-    What an earlier run measured or built is taken as it is.
+    """Profiles the space on this machine; what an earlier run measured is taken as it is.
 
     Raises:
-        ConflictError: the folder holds a profile with other settings.
         MeasurementError: a network could not be measured.
     """
     device = await_device(lab)
@@ -121,24 +116,23 @@ def profile(
         f"  device {device.device.device_model}, {target.runtime} {target.runtime_version}, "
         f"one thread on core {core}\n"
     )
-    try:
-        lab.start_profile(
-            PROFILE,
-            space.name,
-            target.name,
-            n_training_networks=settings.n_training_networks,
-            n_calibration_networks=settings.n_calibration_networks,
-            n_validation_networks=settings.n_validation_networks,
-            min_occurrences=settings.min_occurrences,
-            seed=settings.seed,
-            sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
-        )
-    except ConflictError as error:
-        raise ConflictError(
-            "this folder was begun with other settings; repeat the command it was begun with, or "
-            f"give another --folder ({error})"
-        ) from error
+    lab.start_profile(
+        PROFILE,
+        space.name,
+        target.name,
+        n_training_networks=settings.n_training_networks,
+        n_calibration_networks=settings.n_calibration_networks,
+        n_validation_networks=settings.n_validation_networks,
+        min_occurrences=settings.min_occurrences,
+        seed=settings.seed,
+        sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
+    )
     run_campaign(lab, PROFILE, "  measuring", stream)
+    return Measured(target, device, lab.measurements(PROFILE))
+
+
+def build_models(lab: Lab, settings: QuickstartSettings) -> dict[str, LatencyModel]:
+    """Every latency model by kind, made from the profile unless an earlier run made it."""
     there = {info.name for info in lab.latency_models()}
     for kind in MODEL_KINDS:
         if kind in there:
@@ -147,15 +141,14 @@ def profile(
             lab.build_table(kind, PROFILE)
         else:
             lab.fit_predictor(kind, PROFILE, kind, settings.seed)
-    models = {kind: lab.latency_model(kind) for kind in MODEL_KINDS}
-    return Measured(target, device, lab.measurements(PROFILE), models)
+    return {kind: lab.latency_model(kind) for kind in MODEL_KINDS}
 
 
 def profile_facts(
-    measured: Measured, space: SearchSpace, settings: QuickstartSettings
+    measured: Measured, models: Mapping[str, LatencyModel], space: SearchSpace
 ) -> ProfileFacts:
     """How much was measured and how noisy it was."""
-    table = measured.models["table"]
+    table = models["table"]
     if not isinstance(table, LookupTable) or table.conditions is None:
         raise LatlasError("the table of the quickstart lost the conditions it was measured under")
     conditions = table.conditions
@@ -189,13 +182,15 @@ def device_facts(measured: Measured) -> DeviceFacts:
     )
 
 
-def model_facts(measured: Measured, space: SearchSpace, level: float) -> list[ModelFacts]:
+def model_facts(
+    measured: Measured, models: Mapping[str, LatencyModel], space: SearchSpace, level: float
+) -> list[ModelFacts]:
     """Every latency model on the validation networks, which no fit has seen."""
     archs = measured.archs("validation", space)
     truth = np.array(measured.latencies_ms("validation"))
     rows = []
     for kind in MODEL_KINDS:
-        found = measured.models[kind].predict(archs, level)
+        found = models[kind].predict(archs, level)
         inside = (found.lower_ms <= truth) & (truth <= found.upper_ms)
         rows.append(
             ModelFacts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -9,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +21,7 @@ from latlas_ops.errors import ConflictError, UnreachableError
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
+def _tie_to_parent() -> Callable[[], None] | None:
+    """What a child calls first to be ended with the quickstart, even by SIGKILL; Linux only."""
+    if sys.platform != "linux":
+        return None
+    return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
 def _running(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
@@ -55,6 +65,7 @@ def _running(command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[by
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_tie_to_parent(),  # noqa: PLW1509 - calls prctl and nothing else
     )
     try:
         yield process
