@@ -18,7 +18,7 @@ help: ## List the targets.
 
 install: $(INSTALLED) ## Create .venv with everything that Latlas and its tests need.
 
-quickstart: $(INSTALLED) ## Profile this machine, build its latency models; results in quickstart/.
+quickstart: $(INSTALLED) ## The whole loop on this machine; results in quickstart/.
 	@$(BIN)/latlas quickstart $(ARGS)
 
 test: $(INSTALLED) ## Run the tests.

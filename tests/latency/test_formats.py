@@ -115,7 +115,7 @@ def test_a_table_is_a_document_that_people_and_programs_can_read(table):
     text = dump_latency_model(table).decode()
     record = json.loads(text)
     assert (record["format"], record["version"]) == ("latlas-table", 1)
-    assert record["space"] == {"name": "digits", "version": 1}
+    assert record["space"] == {"name": "digits", "version": get_space("digits").version}
     assert record["target"]["graph_level"] == "all"
     # An entry a line.
     assert len(text.splitlines()) == 7 + 2 + len(table.entries) + 2

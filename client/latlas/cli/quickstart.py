@@ -1,4 +1,4 @@
-"""`latlas quickstart`: profile this machine and build its latency models."""
+"""`latlas quickstart`: the whole loop on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latlas.cli.options import Commands, requiring
 
 def add_to(commands: Commands) -> None:
     """Adds `quickstart`."""
-    summary = "profile a small space on this machine and build its latency models"
+    summary = "the whole loop on this machine: profile, predict, train, search, extract, verify"
     command = commands.add_parser("quickstart", help=summary, description=summary)
     command.add_argument(
         "--folder",

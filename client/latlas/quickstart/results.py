@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latlas.files import write_atomically
 from latlas_ops.errors import InvalidInputError
 
 FORMAT = "latlas-quickstart"
@@ -196,9 +197,7 @@ class Results:
     def save(self, path: Path) -> None:
         """Writes the record as JSON, whole or not at all."""
         record = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        partial.replace(path)
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -215,8 +214,17 @@ class Results:
             ) from None
         except ValueError as error:
             raise InvalidInputError(f"{path} is not JSON: {error}") from error
-        if record.get("format") != FORMAT or record.get("version") != VERSION:
-            raise InvalidInputError(f"{path} is not a {FORMAT} file of version {VERSION}")
+        try:
+            if (record["format"], record["version"]) != (FORMAT, VERSION):
+                raise InvalidInputError(f"{path} is not a {FORMAT} file of version {VERSION}")
+            return cls._from_record(record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(
+                f"{path} is not a whole {FORMAT} file ({error!r}); run `latlas quickstart` again"
+            ) from error
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Results:
         return cls(
             device=DeviceFacts(**record["device"]),
             profile=ProfileFacts(**record["profile"]),

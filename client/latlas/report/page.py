@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from latlas.files import write_atomically
 from latlas.quickstart.results import Results
 from latlas.report import sections
 from latlas.report.figures import (
@@ -29,9 +30,7 @@ def write_report(results: Results, path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         InvalidInputError: the results lack the table's figures.
     """
-    partial = path.with_suffix(".partial")
-    partial.write_text(report_html(results), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, report_html(results).encode())
 
 
 def report_html(results: Results) -> str:
