@@ -106,6 +106,9 @@ def sample_arch(space: SearchSpace, phase: Phase, rng: np.random.Generator) -> A
 def quickstart_schedule(quick: bool = False) -> Schedule:
     """The schedule for the space `digits`: two to three minutes on two cores.
 
+    Small batches: at equal time, twice as many steps of 16 images reach four points more accuracy
+    than steps of 32; batches of 8 gain little more.
+
     Args:
         quick: a few steps of every phase, for trying out the machinery; accuracy suffers.
     """
@@ -113,7 +116,7 @@ def quickstart_schedule(quick: bool = False) -> Schedule:
     depth = {**kernel, "depth": ALL}
     width = {**depth, "expansion": ALL}
     full_steps, kernel_steps, depth_steps, width_steps = (
-        (8, 3, 3, 6) if quick else (120, 30, 40, 130)
+        (8, 3, 3, 6) if quick else (200, 50, 60, 260)
     )
     return Schedule(
         (
@@ -122,5 +125,7 @@ def quickstart_schedule(quick: bool = False) -> Schedule:
             Phase("depth", depth_steps, 3e-3, depth),
             Phase("width", width_steps, 3e-3, width, sort_channels=True),
         ),
-        warm_up_steps=4 if quick else 20,
+        batch_size=16,
+        warm_up_steps=4 if quick else 30,
+        checkpoint_steps=40,
     )
