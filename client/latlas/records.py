@@ -161,7 +161,8 @@ class Validation:
         share_within_10_percent: share of networks predicted within 10 %.
         interval_coverage: share of networks inside the interval.
         interval_level: coverage that the interval promises.
-        label_noise: MAPE of one half of the rounds against the other.
+        label_noise: median over the networks of the difference between one half of the rounds and
+            the other.
         common_mode_free_noise: the same after dividing each round by its median ratio over all
             networks.
     """

@@ -148,9 +148,36 @@ def measure_drift(observations: Sequence[Observation]) -> Drift:
     """
     matrix, sittings = round_matrix(observations)
     noise, free_noise = label_noise(matrix), common_mode_free_noise(matrix)
-    removed = len(observations) >= LEAST_FOR_COMMON_MODE and free_noise < noise
-    factors = common_mode(matrix) if removed else np.ones(len(sittings))
+    factors = removable_common_mode(matrix)
+    removed = factors is not None
+    if factors is None:
+        factors = np.ones(len(sittings))
     return Drift(dict(zip(sittings, factors.tolist(), strict=True)), noise, free_noise, removed)
+
+
+def removable_common_mode(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The common mode of each round, or None where dividing by it does not pay.
+
+    Args:
+        matrix: round matrix, see `latlas_latency.measurement.statistics`.
+    """
+    enough = len(matrix) >= LEAST_FOR_COMMON_MODE
+    pays = enough and common_mode_free_noise(matrix) < label_noise(matrix)
+    return common_mode(matrix) if pays else None
+
+
+def labels_of_rounds(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The label of every row: its median over the rounds, the common mode removed if that pays.
+
+    Args:
+        matrix: round matrix, see `latlas_latency.measurement.statistics`.
+
+    Returns:
+        `(n,)` in the unit of the matrix.
+    """
+    factors = removable_common_mode(matrix)
+    labels: NDArray[np.float64] = np.nanmedian(matrix if factors is None else matrix / factors, 1)
+    return labels
 
 
 def require_target(observations: Sequence[Observation], target: Target) -> None:

@@ -16,7 +16,8 @@ from latlas_nas.accuracy_predictor import (
     HIDDEN_LAYERS,
     AccuracyPredictor,
     Layer,
-    climbed_steps,
+    feature_weights,
+    features,
     logit,
 )
 from latlas_nas.labelling import Label
@@ -70,19 +71,19 @@ def fit_accuracy_predictor(
         raise InvalidInputError(
             f"an accuracy predictor needs {_FEWEST_LABELS} labels or more, got {len(labels)}"
         )
-    features = climbed_steps(space.batch(label.arch for label in labels))
+    inputs = features(space.batch(label.arch for label in labels))
     accuracies = np.array([label.accuracy for label in labels])
     generator = torch.Generator().manual_seed(seed)
     fold = torch.randperm(len(labels), generator=generator).numpy() % _MEMBERS
     seen = fold[None] != np.arange(_MEMBERS)[:, None]
 
-    input_mean = features.mean(0)
-    input_scale = np.maximum(features.std(0), 0.1, dtype=np.float32)
+    input_mean = inputs.mean(0)
+    input_scale = np.maximum(inputs.std(0), 0.1, dtype=np.float32) / feature_weights(space)
     logits = logit(accuracies)
     target_mean, target_scale = float(logits.mean()), max(float(logits.std()), 1e-6)
-    inputs = torch.from_numpy((features - input_mean) / input_scale)
+    scaled = torch.from_numpy((inputs - input_mean) / input_scale)
     targets = torch.from_numpy((logits - target_mean) / target_scale).float()
-    layers = _train(inputs, targets, torch.from_numpy(seen), generator)
+    layers = _train(scaled, targets, torch.from_numpy(seen), generator)
 
     predictor = AccuracyPredictor(
         space, layers, input_mean, input_scale, target_mean, target_scale, np.zeros(1)

@@ -1,11 +1,11 @@
 """`AccuracyPredictor`: from an architecture's genes to the accuracy of its subnet.
 
 A small ensemble of perceptrons with three hidden layers (Once-for-All, section 3.4). Two things
-differ from that paper, both because a few dozen labels have to do: genes are encoded as steps
-that were climbed rather than one-hot, since choices rise and so does accuracy, and what is fitted
-is the logit of the accuracy, in which the effects of genes add up. Prediction is plain numpy on
-whole batches of architectures; the normalisation of inputs and target lies inside, and so does
-what the interval needs.
+differ from that paper, because a few dozen labels have to do: what is fitted is the logit of the
+accuracy, in which the effects of genes nearly add up, and the inputs are not one-hot genes but the
+few numbers that accuracy depends on most; see `features`. Prediction is plain numpy on whole
+batches of architectures; the normalisation of inputs and target lies inside, and so does what the
+interval needs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from latlas_latency.measurement.statistics import conformal_quantile
 from latlas_nas.checkpoint import write_whole
-from latlas_ops.errors import InvalidInputError, SpaceMismatchError, StorageError
-from latlas_ops.space import ArchBatch, SearchSpace
+from latlas_ops.costs import space_costs
+from latlas_ops.errors import SpaceMismatchError, StorageError
+from latlas_ops.space import INACTIVE, ArchBatch, SearchSpace
 
 HIDDEN_LAYERS = 3
 _FORMAT = "latlas-accuracy-predictor"
 _VERSION = 2
+_LAYER_WEIGHT = 0.2
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +69,7 @@ class AccuracyPredictor:
     Attributes:
         space: the space whose architectures it takes.
         layers: three hidden layers and the output, ReLU between them.
-        input_mean: subtracted from the encoded genes, `(n_features,)`.
+        input_mean: subtracted from the features, `(n_features,)`.
         input_scale: divides them.
         target_mean: added to the scaled output, which then is the logit of the accuracy.
         target_scale: multiplies the output.
@@ -96,12 +99,9 @@ class AccuracyPredictor:
             SpaceMismatchError: the architectures belong to another space.
             InvalidInputError: `level` is not in (0, 1).
         """
-        if not 0.0 < level < 1.0:
-            raise InvalidInputError(f"level must lie between 0 and 1, not {level}")
         outputs = self.members(archs)
         mean = outputs.mean(0)
-        rank = min(len(self.residuals), int(np.ceil(level * (len(self.residuals) + 1))))
-        width = self.residuals[rank - 1]
+        width = conformal_quantile(self.residuals, level)
         return AccuracyPrediction(
             mean,
             np.clip(mean - width, 0.0, 1.0),
@@ -113,7 +113,7 @@ class AccuracyPredictor:
     def members(self, archs: ArchBatch) -> Floats:
         """What every member says, `(members, n_archs)`."""
         self.space.require_same(archs.space)
-        values = (climbed_steps(archs) - self.input_mean) / self.input_scale
+        values = (features(archs) - self.input_mean) / self.input_scale
         hidden = values[None]
         for index, layer in enumerate(self.layers):
             hidden = hidden @ layer.weight + layer.bias[:, None]
@@ -189,18 +189,55 @@ class AccuracyPredictor:
         return predictor
 
 
-def climbed_steps(archs: ArchBatch) -> NDArray[np.float32]:
-    """Genes as `(n_archs, sum of choices)` float32: 1 for every choice up to the one taken.
+def features(archs: ArchBatch) -> NDArray[np.float32]:
+    """What the predictor sees of architectures, `(n_archs, n_features)`.
 
-    The second of three choices is 1, 1, 0; a gene without effect is all zeros.
+    First come the *steps* of every gene: 1 for every choice up to the one taken, so that the second
+    of three choices is 1, 1, 0, and zeros where the gene has no effect. Then, per stage and family
+    of genes that several layers have, the mean and the sum of their choices over the layers that
+    are there; last the logarithms of multiply-accumulates and parameters.
     """
-    steps = [np.arange(size) for size in archs.space.sizes.tolist()]
-    columns = [archs.genes[:, gene, None] >= climbed for gene, climbed in enumerate(steps)]
+    genes, active = archs.genes, archs.genes != INACTIVE
+    steps = [
+        genes[:, gene, None] >= np.arange(size)
+        for gene, size in enumerate(archs.space.sizes.tolist())
+    ]
+    totals = []
+    for members in _groups(archs.space):
+        total = np.where(active[:, members], genes[:, members], 0).sum(1)
+        totals += [total / np.maximum(active[:, members].sum(1), 1), total]
+    costs = space_costs(archs)
+    logs = [np.log(costs.macs), np.log(costs.parameters)]
+    columns = [*steps, *(column[:, None] for column in (*totals, *logs))]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
+def feature_weights(space: SearchSpace) -> NDArray[np.float32]:
+    """By how much each feature counts under the same weight decay, `(n_features,)`.
+
+    The genes of single layers count a fifth of the rest: a few dozen labels say little about them
+    beyond what stages and costs say, while thousands of labels outweigh the factor.
+    """
+    groups = _groups(space)
+    in_group = {gene for members in groups for gene in members}
+    steps = [
+        np.full(size, _LAYER_WEIGHT if gene in in_group else 1.0)
+        for gene, size in enumerate(space.sizes.tolist())
+    ]
+    rest = np.ones(2 * len(groups) + 2)
+    return np.concatenate([*steps, rest]).astype(np.float32)
+
+
+def _groups(space: SearchSpace) -> list[list[int]]:
+    """Genes of one family in one stage, where there are several: the kernels of stage 0, say."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for index, gene in enumerate(space.genes):
+        found.setdefault((gene.name.split(".")[0], gene.family), []).append(index)
+    return [members for members in found.values() if len(members) > 1]
+
+
 def logit(accuracies: Floats) -> Floats:
-    """The log odds of accuracies, those of 0 and 1 as if they were half a percent away."""
+    """The log odds of accuracies, which are taken to lie between half a percent and 99.5 %."""
     inside = np.clip(accuracies, 0.005, 0.995)
     result: Floats = np.log(inside / (1 - inside))
     return result

@@ -18,7 +18,9 @@ from latlas_ops.errors import ConflictError, StorageError
 from latlas_ops.space import ArchConfig, SearchSpace
 
 _FORMAT = "latlas-labels"
-_VERSION = 1
+_VERSION = 2
+
+Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def label_subnets(
     data: ImageData,
     path: Path,
     *,
-    split: Literal["validation", "test"] = "validation",
+    split: Split = "validation",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
 ) -> list[Label]:
@@ -68,7 +70,7 @@ def label_subnets(
         StorageError: the file cannot be read or written, or is no label file.
     """
     keep_freed_memory()
-    images = data.test if split == "test" else data.validation
+    images = {"validation": data.validation, "test": data.test}[split]
     identity = {
         "space": supernet.space.name,
         "space_version": supernet.space.version,

@@ -8,6 +8,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from latlas.quickstart.clock import StepClock
@@ -16,7 +17,7 @@ from latlas.quickstart.searching import Search, budgets_ms, fronts
 from latlas.quickstart.settings import QUICK, QuickstartSettings, claim_folder
 from latlas.quickstart.telling import tell_fronts
 from latlas_nas.search.result import Candidate, Constraint, SearchResult
-from latlas_ops.errors import ConflictError
+from latlas_ops.errors import ConflictError, InvalidInputError
 from latlas_ops.space import ArchConfig
 
 
@@ -48,33 +49,56 @@ def test_an_interrupted_step_counts_on_and_a_finished_one_no_more(tmp_path: Path
     assert StepClock(path, clock).seconds == again.seconds
 
 
+def test_a_step_that_is_killed_loses_no_more_than_what_follows_its_last_tick(
+    tmp_path: Path,
+) -> None:
+    clock, path = Clock(), tmp_path / "seconds.json"
+    with StepClock(path, clock).step("train"):
+        pass
+    killed = StepClock(path, clock)
+    step = killed.step("label")
+    step.__enter__()
+    for _ in range(10):
+        clock.now_s += 7
+        killed.tick()
+    clock.now_s += 1
+    assert StepClock(path, clock).seconds == {"train": 0, "label": 70}
+
+
+def test_seconds_that_are_no_seconds_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "seconds.json"
+    path.write_text('{"seconds": 3}')
+    with pytest.raises(InvalidInputError, match=r"seconds\.json does not hold .*; remove it"):
+        StepClock(path)
+
+
 def test_a_folder_keeps_the_settings_it_was_begun_with(tmp_path: Path) -> None:
-    claim_folder(tmp_path, QUICK)
+    assert claim_folder(tmp_path, QUICK, core=3) == 3
     before = (tmp_path / "settings.json").read_bytes()
-    claim_folder(tmp_path, QUICK)
+    assert claim_folder(tmp_path, QUICK, core=1) == 3
     with pytest.raises(ConflictError, match=r"\(seed 0, not 1\); repeat the command"):
-        claim_folder(tmp_path, dataclasses.replace(QUICK, seed=1))
+        claim_folder(tmp_path, dataclasses.replace(QUICK, seed=1), core=3)
     assert (tmp_path / "settings.json").read_bytes() == before
 
 
 def test_a_folder_of_another_version_of_the_space_is_refused(tmp_path: Path) -> None:
-    claim_folder(tmp_path, QUICK)
+    claim_folder(tmp_path, QUICK, core=0)
     path = tmp_path / "settings.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "space_version": 1}))
     with pytest.raises(ConflictError, match="space_version 1, not 2"):
-        claim_folder(tmp_path, QUICK)
+        claim_folder(tmp_path, QUICK, core=0)
 
 
 def test_a_folder_without_settings_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "fleet").mkdir()
     with pytest.raises(ConflictError, match="begun by another version of Latlas"):
-        claim_folder(tmp_path, QuickstartSettings())
+        claim_folder(tmp_path, QuickstartSettings(), core=0)
     assert not (tmp_path / "settings.json").exists()
 
 
 def test_budgets_are_quantiles_in_hundredths_of_a_millisecond() -> None:
-    assert budgets_ms([1.0, 2.0, 3.0, 4.0, 5.004], (0.25, 0.5, 1.0)) == [2.0, 3.0, 5.0]
+    assert budgets_ms(np.array([1.0, 2.0, 3.0, 4.0, 5.004]), (0.25, 0.5, 1.0)) == [2.0, 3.0, 5.0]
 
 
 def search(kind: str, *points: tuple[float, float]) -> Search:
@@ -101,6 +125,6 @@ def test_a_long_front_is_told_by_its_ends_and_a_few_between() -> None:
     many = [1 + index / 100 for index in range(100)]
     tell_fronts([Front("table", many, many), Front("mlp", [1.25], [0.5])], stream)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "  Pareto front with the calibrated table, 100 networks"
+    assert lines[0] == "  Pareto front with the lookup table, 100 networks"
     assert lines[1].split() == ["ms", "1.00", "1.20", "1.40", "1.59", "1.79", "1.99"]
     assert lines[4].split() == ["ms", "1.25"]

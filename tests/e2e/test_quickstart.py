@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ import torch
 from latlas.quickstart.results import Results
 from latlas.quickstart.settings import QUICK
 from latlas_latency.formats import load_latency_model
+from latlas_latency.table import LookupTable
 from latlas_nas.accuracy import classifier_accuracy
 from latlas_nas.data.digits import digits_data
 from latlas_ops.spaces import get_space
@@ -74,6 +76,11 @@ def n_visits(folder: Path) -> int:
     with closing(sqlite3.connect(folder / "fleet" / "latlas.db")) as database:
         (count,) = database.execute("select count(*) from visits").fetchone()
     return int(count)
+
+
+def without_search_seconds(results: Results) -> Results:
+    found = [dataclasses.replace(one, search_seconds=0.0) for one in results.found]
+    return dataclasses.replace(results, found=found)
 
 
 def children(pid: int) -> list[int]:
@@ -144,13 +151,25 @@ def test_the_exported_network_is_as_accurate_as_results_say(finished: Path) -> N
 
 
 def test_another_run_measures_trains_and_searches_nothing_again(finished: Path) -> None:
-    kept = ["supernet/loss.csv", "supernet/labels.json", "results.json", "seconds.json"]
-    kept += [f"searches/{path.name}" for path in (finished / "searches").iterdir()]
+    kept = ["supernet/loss.csv", "supernet/labels.json", "seconds.json"]
+    kept += [f"networks/{path.name}" for path in (finished / "networks").iterdir()]
     before = {name: (finished / name).read_bytes() for name in kept}
-    visits = n_visits(finished)
+    visits, results = n_visits(finished), Results.load(finished / "results.json")
     finish(finished)
     assert n_visits(finished) == visits
     assert {name: (finished / name).read_bytes() for name in kept} == before
+    assert without_search_seconds(Results.load(finished / "results.json")) == (
+        without_search_seconds(results)
+    )
+
+
+def test_its_errors_are_those_that_the_coordinator_wrote_into_the_table(finished: Path) -> None:
+    table = load_latency_model((finished / "table.json").read_bytes())
+    assert isinstance(table, LookupTable)
+    assert table.validation is not None
+    told = {model.kind: model for model in Results.load(finished / "results.json").models}
+    assert told["table"].mape == pytest.approx(table.validation.mape)
+    assert told["table"].spearman == pytest.approx(table.validation.spearman)
 
 
 def test_the_benchmark_reads_it(finished: Path, repository: Path, tmp_path: Path) -> None:
@@ -183,9 +202,12 @@ def test_other_settings_are_refused_before_anything_starts(finished: Path) -> No
     assert done.stdout == ""
 
 
-def test_coordinator_and_agent_end_with_a_quickstart_that_is_killed(tmp_path: Path) -> None:
-    with quickstart(tmp_path / "results") as process:
-        read_until(process, "measuring")
+def test_a_killed_quickstart_takes_its_fleet_along(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "results"
+    with quickstart(folder) as process:
+        read_until(process, "visits/s")
         fleet = children(process.pid)
         assert len(fleet) == 2
         os.kill(process.pid, signal.SIGKILL)
@@ -193,3 +215,11 @@ def test_coordinator_and_agent_end_with_a_quickstart_that_is_killed(tmp_path: Pa
         while any(map(is_alive, fleet)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not any(map(is_alive, fleet))
+    visits = n_visits(folder)
+    assert visits > 0
+    with quickstart(folder) as process:
+        said = read_until(process, "measuring")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert "measuring 0/" not in said
+    assert n_visits(folder) >= visits

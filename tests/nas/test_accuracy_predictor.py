@@ -12,8 +12,9 @@ from latlas_nas.accuracy_fitting import (
     fit_accuracy_predictor,
     judge_accuracy_predictor,
 )
-from latlas_nas.accuracy_predictor import AccuracyPredictor, climbed_steps
+from latlas_nas.accuracy_predictor import AccuracyPredictor, feature_weights, features
 from latlas_nas.labelling import Label
+from latlas_ops.costs import space_costs
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError, StorageError
 from latlas_ops.space import SearchSpace
 from latlas_ops.spaces import get_space
@@ -109,7 +110,23 @@ def test_too_few_labels_are_refused(space: SearchSpace) -> None:
         fit_accuracy_predictor(space, synthetic_labels(space, 5, 1), 0)
 
 
-def test_genes_without_effect_are_zeros(space: SearchSpace) -> None:
-    smallest, largest = climbed_steps(space.extremes())
-    assert largest.sum() == space.sizes.sum()
-    assert smallest.sum() == (space.extremes().genes[0] >= 0).sum() < len(space.genes)
+def test_features_are_steps_then_totals_per_stage_and_costs(space: SearchSpace) -> None:
+    smallest, largest = features(space.extremes())
+    n_steps = int(space.sizes.sum())
+    assert largest[:n_steps].sum() == n_steps
+    assert smallest[:n_steps].sum() == (space.extremes().genes[0] >= 0).sum()
+    n_groups = 3 * 2  # kernels and expansions of three stages
+    assert largest[n_steps : n_steps + 2 * n_groups].tolist() == [2.0, 6.0] * n_groups
+    assert not smallest[n_steps : n_steps + 2 * n_groups].any()
+    costs = space_costs(space.extremes())
+    assert np.exp(largest[-2:]) == pytest.approx([costs.macs[1], costs.parameters[1]], rel=1e-4)
+
+
+def test_single_layers_count_less_than_the_rest(space: SearchSpace) -> None:
+    weights = feature_weights(space)
+    assert weights.shape == features(space.extremes())[0].shape
+    names = [
+        gene.name for gene, size in zip(space.genes, space.sizes, strict=True) for _ in range(size)
+    ]
+    light = {name for name, weight in zip(names, weights, strict=True) if weight < 1}
+    assert light == {name for name in names if ".layer" in name}

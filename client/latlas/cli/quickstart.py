@@ -30,7 +30,7 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the quickstart."""
     with requiring("all"):
-        from latlas.quickstart import run_quickstart
+        from latlas.quickstart.run import run_quickstart
         from latlas.quickstart.settings import QUICK, QuickstartSettings
 
         settings = QUICK if args.quick else QuickstartSettings()

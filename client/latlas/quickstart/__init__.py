@@ -1,5 +1,1 @@
-"""`latlas quickstart`: measure a small space on this machine, build its latency models."""
-
-from latlas.quickstart.run import run_quickstart
-
-__all__ = ["run_quickstart"]
+"""`latlas quickstart`: the whole loop on one machine; `run.run_quickstart` is its front door."""

@@ -5,25 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.lab import Lab
 from latlas.progress import Progress
+from latlas.quickstart.job import Job
+from latlas.quickstart.processes import Fleet
 from latlas.quickstart.results import DeviceFacts, ModelFacts, ProfileFacts
-from latlas.quickstart.settings import QuickstartSettings
-from latlas.records import DeviceState, Measurement, Sampling
+from latlas.quickstart.settings import begun_otherwise
+from latlas.records import CANCELLED, DeviceState, Measurement, Sampling
 from latlas_latency.measurement import PLAIN, Target, statistics
 from latlas_latency.model import LatencyModel
+from latlas_latency.observations import labels_of_rounds
 from latlas_latency.table import LookupTable
-from latlas_ops.errors import LatlasError, MeasurementError, UnreachableError
+from latlas_ops.errors import ConflictError, LatlasError, MeasurementError, UnreachableError
 from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
 
 PROFILE = "quickstart-profile"
 TARGET = "this-machine"
 MODEL_KINDS = ("table", "mlp", "linear", "macs")
 _DEVICE_SECONDS = 60.0
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,75 +54,100 @@ class Measured:
             ArchConfig(space.name, space.version, row.genes) for row in self.of_role(role)
         )
 
-    def latencies_ms(self, role: str) -> list[float]:
-        """Measured latencies of one role, in the order of `of_role`."""
-        return [latency_of(row) for row in self.of_role(role)]
+    def labels_ms(self, role: str) -> NDArray[np.float64]:
+        """Latencies of one role as fits and validations see them, in the order of `of_role`.
+
+        Medians over the rounds, what all networks of a round share removed where that pays.
+        """
+        rows = self.of_role(role)
+        n_rounds = 1 + max(visit.round for row in rows for visit in row.visits)
+        matrix = np.full((len(rows), n_rounds), np.nan)
+        for index, row in enumerate(rows):
+            for visit in row.visits:
+                matrix[index, visit.round] = visit.median_ns
+        return labels_of_rounds(matrix) / 1e6
 
 
 def latency_of(row: Measurement) -> float:
-    """The latency of a measurement; raises `MeasurementError` if it has no visit."""
+    """The latency of a measurement in ms; raises `MeasurementError` if it has no visit."""
     latency_ms = row.latency_ms
     if latency_ms is None:
         raise MeasurementError(f"{row.label} has not been measured; see the agent's log")
     return latency_ms
 
 
-def await_device(lab: Lab) -> DeviceState:
+def await_device(lab: Lab, fleet: Fleet) -> DeviceState:
     """The device of the quickstart's own agent, as soon as it has joined.
 
     Raises:
-        UnreachableError: no device joined within a minute.
+        UnreachableError: no device joined within a minute, or the agent ended.
     """
     deadline = time.monotonic() + _DEVICE_SECONDS
     while time.monotonic() < deadline:
         connected = [state for state in lab.devices() if state.connected]
         if connected:
             return connected[0]
+        fleet.require_running()
         time.sleep(0.1)
-    raise UnreachableError("the agent did not join the coordinator; see fleet/agent.log")
+    raise UnreachableError("the agent did not join the coordinator within a minute")
 
 
-def run_campaign(lab: Lab, name: str, label: str, stream: TextIO) -> None:
-    """Watches a campaign to its end with a progress bar.
+def run_campaign(lab: Lab, fleet: Fleet, name: str, label: str, job: Job) -> None:
+    """Follows a campaign to its end with a progress bar.
 
     Raises:
-        MeasurementError: a program could not be measured; the first reason is given.
+        MeasurementError: a program could not be measured, or the campaign was cancelled.
+        UnreachableError: the coordinator or the agent ended.
     """
     status = lab.campaign(name)
     with Progress(
         label,
         total=status.n_visits_wanted,
         done=status.n_visits_done,
-        stream=stream,
+        stream=job.stream,
         unit="visits",
     ) as bar:
-        for status in lab.watch(name):
+        while status.is_running:
+            time.sleep(_POLL_SECONDS)
+            fleet.require_running()
+            status = lab.campaign(name)
             bar.update(status.n_visits_done, total=status.n_visits_wanted)
+            job.clock.tick()
     if status.failed:
         first = status.failed[0]
         raise MeasurementError(
-            f"{len(status.failed)} programs of campaign {name!r} failed, the first "
-            f"({first.label}): {first.reason}"
+            f"{len(status.failed)} programs of campaign {name!r} could not be measured, the first "
+            f"({first.label}): {first.reason}; to measure again, remove {job.folder} or give "
+            "another --folder"
+        )
+    if status.state == CANCELLED:
+        raise MeasurementError(
+            f"campaign {name!r} was cancelled; to measure again, remove {job.folder} or give "
+            "another --folder"
         )
 
 
-def profile(
-    lab: Lab, space: SearchSpace, settings: QuickstartSettings, core: int, stream: TextIO
-) -> Measured:
+def profile(lab: Lab, fleet: Fleet, job: Job) -> Measured:
     """Profiles the space on this machine; what an earlier run measured is taken as it is.
 
     Raises:
+        ConflictError: the folder was begun on a device or with a runtime that differs from now.
         MeasurementError: a network could not be measured.
+        UnreachableError: the coordinator or the agent ended.
     """
-    device = await_device(lab)
-    target = lab.add_target(TARGET, threads=1, cores=(core,))
-    stream.write(
+    settings = job.settings
+    device = await_device(lab, fleet)
+    try:
+        target = lab.add_target(TARGET, threads=1, cores=(job.core,))
+    except ConflictError as error:
+        raise begun_otherwise(job.folder, f"on another target ({error})") from error
+    job.say(
         f"  device {device.device.device_model}, {target.runtime} {target.runtime_version}, "
-        f"one thread on core {core}\n"
+        f"one thread on core {job.core}\n"
     )
     lab.start_profile(
         PROFILE,
-        space.name,
+        job.space.name,
         target.name,
         n_training_networks=settings.n_training_networks,
         n_calibration_networks=settings.n_calibration_networks,
@@ -127,11 +156,11 @@ def profile(
         seed=settings.seed,
         sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
     )
-    run_campaign(lab, PROFILE, "  measuring", stream)
+    run_campaign(lab, fleet, PROFILE, "  measuring", job)
     return Measured(target, device, lab.measurements(PROFILE))
 
 
-def build_models(lab: Lab, settings: QuickstartSettings) -> dict[str, LatencyModel]:
+def build_models(lab: Lab, seed: int) -> dict[str, LatencyModel]:
     """Every latency model by kind, made from the profile unless an earlier run made it."""
     there = {info.name for info in lab.latency_models()}
     for kind in MODEL_KINDS:
@@ -140,7 +169,7 @@ def build_models(lab: Lab, settings: QuickstartSettings) -> dict[str, LatencyMod
         if kind == "table":
             lab.build_table(kind, PROFILE)
         else:
-            lab.fit_predictor(kind, PROFILE, kind, settings.seed)
+            lab.fit_predictor(kind, PROFILE, kind, seed)
     return {kind: lab.latency_model(kind) for kind in MODEL_KINDS}
 
 
@@ -155,7 +184,7 @@ def profile_facts(
     validation = table.validation
     if validation is None:
         raise LatlasError("the table of the quickstart was not validated")
-    seconds = sum(
+    timed_ns = sum(
         visit.median_ns * visit.n_runs for row in measured.measurements for visit in row.visits
     )
     return ProfileFacts(
@@ -165,7 +194,7 @@ def profile_facts(
         n_calibration_networks=len(measured.of_role("calibration")),
         n_validation_networks=len(measured.of_role("validation")),
         n_rounds=conditions.n_rounds,
-        device_seconds=seconds / 1e9,
+        device_seconds=timed_ns / 1e9,
         label_noise=validation.label_noise,
         common_mode_free_noise=validation.common_mode_free_noise,
         profiler_us_per_node=conditions.profiler_cost.per_node_ns / 1e3,
@@ -187,7 +216,7 @@ def model_facts(
 ) -> list[ModelFacts]:
     """Every latency model on the validation networks, which no fit has seen."""
     archs = measured.archs("validation", space)
-    truth = np.array(measured.latencies_ms("validation"))
+    truth = measured.labels_ms("validation")
     rows = []
     for kind in MODEL_KINDS:
         found = models[kind].predict(archs, level)

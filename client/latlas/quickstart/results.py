@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latlas.files import write_atomically
+from latlas_latency.measurement.statistics import kendall_tau_b
 from latlas_ops.errors import InvalidInputError
 
 FORMAT = "latlas-quickstart"
@@ -39,8 +41,9 @@ class ProfileFacts:
         n_calibration_networks: whole networks that calibrate the table.
         n_validation_networks: whole networks that no fit has seen.
         n_rounds: visits per network and mode.
-        device_seconds: time the device spent in visits.
-        label_noise: MAPE of one half of the rounds against the other.
+        device_seconds: time the device spent in timed inferences.
+        label_noise: median over the networks of the difference between one half of the rounds and
+            the other.
         common_mode_free_noise: the same after dividing each round by its median ratio.
         profiler_us_per_node: what profiling adds to a node, removed from the entries.
         unattributed_share: share of node time that no op could be named for.
@@ -92,26 +95,35 @@ class ModelFacts:
 class SupernetFacts:
     """The trained supernet and the predictor of its subnets' accuracy.
 
+    Training, validation and test images are distorted versions of different originals.
+
     Attributes:
         training_seconds: wall time of progressive shrinking.
         smallest_accuracy, largest_accuracy: of the extreme subnets on the test images.
-        n_test_images: distorted held-out images behind every accuracy.
+        n_validation_images: behind every label, and so behind every predicted accuracy.
+        n_test_images: behind every measured accuracy of a found or random subnet.
         n_labelled: subnets labelled; `n_held_out` of them were not used for fitting.
-        held_out_measured, held_out_predicted: accuracies of the held-out subnets.
-        kendall_tau: rank correlation of those two.
+        held_out_measured, held_out_predicted: accuracies of the held-out subnets on the validation
+            images.
         curve: `(phase, step, loss)` while training.
     """
 
     training_seconds: float
     smallest_accuracy: float
     largest_accuracy: float
+    n_validation_images: int
     n_test_images: int
     n_labelled: int
     n_held_out: int
     held_out_measured: list[float]
     held_out_predicted: list[float]
-    kendall_tau: float
     curve: list[tuple[str, int, float]]
+
+    @property
+    def kendall_tau(self) -> float | None:
+        """Rank correlation (tau-b) of the held-out accuracies; None where one side is constant."""
+        tau = kendall_tau_b(self.held_out_measured, self.held_out_predicted)
+        return tau if math.isfinite(tau) else None
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ class Found:
         genes: the architecture found.
         description: the architecture in words.
         predicted_ms, lower_ms, upper_ms: by that latency model.
-        predicted_accuracy: by the accuracy predictor.
+        predicted_accuracy: on the validation images, by the accuracy predictor.
         random_accuracy: best predicted accuracy of as many random feasible subnets.
         n_evaluated: architectures the search scored.
         search_seconds: wall time of the search.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
 from latlas.files import write_atomically
 from latlas.lab import Lab, connect
 from latlas.progress import format_seconds
 from latlas.quickstart.clock import StepClock
+from latlas.quickstart.job import Job
 from latlas.quickstart.learning import learn
 from latlas.quickstart.measuring import (
     MODEL_KINDS,
@@ -22,7 +23,7 @@ from latlas.quickstart.measuring import (
     profile,
     profile_facts,
 )
-from latlas.quickstart.processes import exclusive, fleet
+from latlas.quickstart.processes import Fleet, exclusive, fleet
 from latlas.quickstart.results import Breakdown, OpShare, Results
 from latlas.quickstart.searching import Search, budgets_ms, fronts, search_all
 from latlas.quickstart.settings import QuickstartSettings, claim_folder
@@ -34,14 +35,13 @@ from latlas_ops.space import SearchSpace
 from latlas_ops.spaces import get_space
 
 _START_SECONDS = 30.0
-_CLOUD_STREAM = 30
 
 
 def run_quickstart(folder: Path, *, settings: QuickstartSettings, stream: TextIO) -> None:
     """The whole loop on this machine; leaves models, networks and a report in a folder.
 
-    What an earlier run measured, trained or searched is taken as it is, so a run that was
-    interrupted goes on where it stopped.
+    What an earlier run measured or trained is taken as it is, so a run that was interrupted goes
+    on where it stopped.
 
     Args:
         folder: where everything is kept.
@@ -49,81 +49,77 @@ def run_quickstart(folder: Path, *, settings: QuickstartSettings, stream: TextIO
         stream: where progress and results are told.
 
     Raises:
-        ConflictError: another quickstart works in the folder, or it was begun with other settings.
-        UnreachableError: the coordinator or the agent did not start.
+        ConflictError: another quickstart works in the folder, or it was begun with other settings
+            or on another target.
+        InfeasibleError: no network keeps a budget.
+        InvalidInputError: a file in the folder is not what it was.
         MeasurementError: a network could not be measured.
+        StorageError: a file cannot be read or written.
+        UnreachableError: the coordinator or the agent did not start, or ended.
     """
-    space = get_space(settings.space)
-    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    with exclusive(folder):
-        claim_folder(folder, settings)
+    with exclusive(folder, stream) as lock:
+        core = claim_folder(folder, settings, max(os.sched_getaffinity(0)))
         clock = StepClock(folder / "seconds.json")
-        with (
-            fleet(folder / "fleet") as addresses,
-            connect(addresses.grpc, wait_s=_START_SECONDS) as lab,
-        ):
-            stream.write(f"A coordinator and an agent run on this machine ({addresses.grpc}).\n")
-            if addresses.http:
-                stream.write(f"Watch them at http://{addresses.http}\n")
-            results = _loop(lab, space, folder, settings, core, clock, stream)
-        stream.write("6. Leave the results\n")
+        job = Job(folder, settings, get_space(settings.space), core, clock, stream)
+        with contextlib.ExitStack() as stack:
+            with clock.step("start"):
+                members = stack.enter_context(fleet(folder / "fleet", lock))
+                lab = stack.enter_context(connect(members.grpc, wait_s=_START_SECONDS))
+            job.say(
+                f"A coordinator and an agent run on this machine ({members.grpc}).\n"
+                f"Watch them at http://{members.http}\n"
+            )
+            results = _loop(lab, members, job)
+        job.say("6. Leave the results\n")
+        with clock.step("report"):
+            write_report(results, folder / "report.html")
+        results = dataclasses.replace(results, step_seconds=clock.seconds)
         results.save(folder / "results.json")
-        write_report(results, folder / "report.html")
-        for name in _shown_files(folder):
-            stream.write(f"  {folder / name}\n")
+        for name in _shown_files(results):
+            job.say(f"  {folder / name}\n")
         total_s = sum(clock.seconds.values())
-        stream.write(f"\nAll steps took {format_seconds(total_s)}. Open {folder / 'report.html'}\n")
+        job.say(f"\nAll steps took {format_seconds(total_s)}. Open {folder / 'report.html'}\n")
 
 
-def _loop(
-    lab: Lab,
-    space: SearchSpace,
-    folder: Path,
-    settings: QuickstartSettings,
-    core: int,
-    clock: StepClock,
-    stream: TextIO,
-) -> Results:
+def _loop(lab: Lab, members: Fleet, job: Job) -> Results:
     """Steps 1 to 5."""
-    stream.write(f"1. Profile the space {space.name!r} on this device\n")
+    space, settings, clock = job.space, job.settings, job.clock
+    job.say(f"1. Profile the space {space.name!r} on this device\n")
     with clock.step("profile"):
-        measured = profile(lab, space, settings, core, stream)
-    stream.write("2. Build the latency models; judge them on networks that no fit has seen\n")
+        measured = profile(lab, members, job)
+    job.say("2. Build the latency models; judge them on networks that no fit has seen\n")
     with clock.step("models"):
-        models = build_models(lab, settings)
-        _write_models(lab, folder)
+        models = build_models(lab, settings.seed)
+        _write_models(lab, job.folder)
         profiled = profile_facts(measured, models, space)
         judged = model_facts(measured, models, space, settings.level)
-    tell_models(profiled, judged, stream)
+    tell_models(profiled, judged, job.stream)
 
-    stream.write("3. Train a supernet by progressive shrinking; learn its subnets' accuracy\n")
-    learned = learn(space, folder / "supernet", settings, clock, stream)
-    tell_supernet(learned.facts, stream)
+    job.say("3. Train a supernet by progressive shrinking; learn its subnets' accuracy\n")
+    learned = learn(job)
+    tell_supernet(learned.facts, job.stream)
 
-    budgets = budgets_ms(measured.latencies_ms("validation"), settings.budget_quantiles)
+    budgets = budgets_ms(measured.labels_ms("validation"), settings.budget_quantiles)
     told = ", ".join(f"{budget_ms:.2f}" for budget_ms in budgets)
-    stream.write(f"4. Search under {told} ms, with the table and with the MLP\n")
+    job.say(f"4. Search under {told} ms, with the table and with the MLP\n")
     with clock.step("search"):
-        searches = search_all(
-            space, learned.accuracy, models, budgets, folder / "searches", settings, stream
-        )
-    tell_fronts(fronts(searches), stream)
+        searches = search_all(job, learned.accuracy, models, budgets)
+    found_fronts = fronts(searches)
+    tell_fronts(found_fronts, job.stream)
 
-    stream.write("5. Extract the networks found; measure them on the device\n")
+    job.say("5. Extract the networks found; measure them on the device\n")
     with clock.step("verify"):
-        verified = verify(lab, space, measured, learned, searches, folder, settings, stream)
-    tell_found(verified.found, verified.drift, stream)
+        verified = verify(lab, members, job, measured, learned, searches)
+    tell_found(verified.found, verified.drift, job.stream)
 
-    cloud = space.sample(
-        settings.n_cloud_subnets, np.random.default_rng([settings.seed, _CLOUD_STREAM])
-    )
+    cloud = space.sample(settings.n_cloud_subnets, job.rng("random subnets beside the fronts"))
     return Results(
         device=device_facts(measured),
         profile=profiled,
         models=judged,
         supernet=learned.facts,
         found=verified.found,
-        fronts=fronts(searches),
+        fronts=found_fronts,
         breakdowns=_breakdowns(space, models["table"], searches),
         random_latency_ms=models["table"].predict(cloud, settings.level).mean_ms.tolist(),
         random_accuracy=learned.accuracy(cloud).tolist(),
@@ -161,9 +157,8 @@ def _breakdowns(
     return breakdowns
 
 
-def _shown_files(folder: Path) -> list[str]:
+def _shown_files(results: Results) -> list[str]:
     """What a user will want to open, relative to the folder."""
     models = [f"{kind}.json" if kind == "table" else f"{kind}.npz" for kind in MODEL_KINDS]
-    networks = sorted(path.name for path in (folder / "networks").glob("*.onnx"))
     files = ["report.html", "results.json", *models, "table.csv", "table.yaml"]
-    return files + [f"networks/{name}" for name in networks]
+    return files + [one.onnx_file for one in results.found]

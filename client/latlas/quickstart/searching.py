@@ -6,28 +6,23 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from latlas.files import read_file, write_atomically
+from latlas.files import write_atomically
 from latlas.progress import Progress
+from latlas.quickstart.job import Job
 from latlas.quickstart.results import Front
-from latlas.quickstart.settings import QuickstartSettings
 from latlas_latency.model import LatencyModel
 from latlas_nas.accuracy_predictor import AccuracyPredictor
 from latlas_nas.search.evolution import EvolutionSettings, evolve
 from latlas_nas.search.pareto import pareto_front
 from latlas_nas.search.random_search import random_search
 from latlas_nas.search.result import SearchResult
-from latlas_ops.errors import InvalidInputError
-from latlas_ops.space import SearchSpace
 
 SEARCHED_WITH = ("table", "mlp")
 """The latency models that are searched with."""
-
-_EVOLUTION_STREAM, _RANDOM_STREAM = 20, 21
 
 
 @dataclass(frozen=True)
@@ -54,79 +49,68 @@ class Search:
         return f"{self.latency_model}-{self.budget_ms:.2f}ms"
 
 
-def budgets_ms(latencies_ms: Sequence[float], quantiles: Sequence[float]) -> list[float]:
+def budgets_ms(latencies_ms: NDArray[np.float64], quantiles: Sequence[float]) -> list[float]:
     """Latency budgets in hundredths of a millisecond: quantiles of measured latencies."""
     return [round(float(value), 2) for value in np.quantile(latencies_ms, quantiles)]
 
 
 def search_all(
-    space: SearchSpace,
+    job: Job,
     accuracy: AccuracyPredictor,
     models: Mapping[str, LatencyModel],
     budgets: Sequence[float],
-    folder: Path,
-    settings: QuickstartSettings,
-    stream: TextIO,
 ) -> list[Search]:
     """Every budget with every latency model of `SEARCHED_WITH`; the limit is hard.
 
-    What an earlier run searched is read from its file.
+    A search takes less than a second and gives the same result every time, so it is done anew in
+    every run; its record is left in `searches/`.
 
     Args:
-        space: the search space.
+        job: the quickstart.
         accuracy: what is maximised.
         models: latency models by kind.
         budgets: limits in milliseconds, held against the upper end of the interval.
-        folder: for one file per search.
-        settings: sizes of the searches.
-        stream: where progress is told.
 
     Raises:
         InfeasibleError: a budget that nothing keeps.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = job.folder / "searches"
+    folder.mkdir(exist_ok=True)
     wanted = [(budget_ms, kind) for budget_ms in budgets for kind in SEARCHED_WITH]
     searches: list[Search] = []
-    with Progress("  searching", total=len(wanted), done=None, stream=stream) as bar:
+    with Progress("  searching", total=len(wanted), stream=job.stream) as bar:
         for budget_ms, kind in wanted:
-            bar.update(len(searches), f"{budget_ms:.2f} ms with the {kind}")
-            path = folder / f"{kind}-{budget_ms:.2f}ms.json"
-            if not path.exists():
-                search = _search(space, accuracy, models[kind], budget_ms, kind, settings)
-                write_atomically(path, (json.dumps(_record(search), indent=1) + "\n").encode())
-            searches.append(_read(path))
-        bar.update(len(searches))
+            search = _search(job, accuracy, models[kind], budget_ms, kind)
+            record = json.dumps(_record(search), indent=1) + "\n"
+            write_atomically(folder / f"{search.name}.json", record.encode())
+            searches.append(search)
+            bar.update(len(searches))
     return searches
 
 
 def _search(
-    space: SearchSpace,
-    accuracy: AccuracyPredictor,
-    model: LatencyModel,
-    budget_ms: float,
-    kind: str,
-    settings: QuickstartSettings,
+    job: Job, accuracy: AccuracyPredictor, model: LatencyModel, budget_ms: float, kind: str
 ) -> Search:
+    settings = job.settings
+    sizes = EvolutionSettings(population=settings.population, generations=settings.generations)
     started_s = time.monotonic()
     evolution = evolve(
-        space,
+        job.space,
         accuracy,
         model,
         budget_ms,
-        rng=np.random.default_rng([settings.seed, _EVOLUTION_STREAM]),
+        rng=job.rng("evolution"),
         level=settings.level,
-        settings=EvolutionSettings(
-            population=settings.population, generations=settings.generations
-        ),
+        settings=sizes,
     )
     seconds = time.monotonic() - started_s
     chance = random_search(
-        space,
+        job.space,
         accuracy,
         model,
         budget_ms,
         n_feasible=evolution.n_evaluated,
-        rng=np.random.default_rng([settings.seed, _RANDOM_STREAM]),
+        rng=job.rng("random search"),
         level=settings.level,
     )
     return Search(budget_ms, kind, evolution, chance, seconds)
@@ -140,22 +124,6 @@ def _record(search: Search) -> dict[str, object]:
         "evolution": search.evolution.to_dict(),
         "random": search.random.to_dict(),
     }
-
-
-def _read(path: Path) -> Search:
-    try:
-        record = json.loads(read_file(path))
-        return Search(
-            float(record["budget_ms"]),
-            str(record["latency_model"]),
-            SearchResult.from_dict(record["evolution"]),
-            SearchResult.from_dict(record["random"]),
-            float(record["seconds"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(
-            f"{path} is no search that can be read ({error!r}); remove it to search again"
-        ) from error
 
 
 def fronts(searches: Sequence[Search]) -> list[Front]:

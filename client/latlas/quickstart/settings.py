@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latlas._version import __version__
 from latlas.files import read_file, write_atomically
 from latlas_ops.errors import ConflictError
 from latlas_ops.spaces import get_space
@@ -52,8 +53,8 @@ class QuickstartSettings:
     validation_copies: int = 2
     test_copies: int = 6
     short_training: bool = False
-    n_labelled_subnets: int = 110
-    n_held_out_subnets: int = 30
+    n_labelled_subnets: int = 120
+    n_held_out_subnets: int = 40
     budget_quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
     population: int = 200
     generations: int = 30
@@ -91,32 +92,42 @@ QUICK = QuickstartSettings(
 """A run that goes through every step as fast as it can; its figures mean little."""
 
 
-def claim_folder(folder: Path, settings: QuickstartSettings) -> None:
+def claim_folder(folder: Path, settings: QuickstartSettings, core: int) -> int:
     """Writes the settings into a fresh folder, or makes sure that it was begun with these.
 
+    Args:
+        folder: the folder of one quickstart.
+        settings: those wanted.
+        core: the core to measure on, if the folder is fresh.
+
+    Returns:
+        The core that the folder was begun with: figures of another are not comparable.
+
     Raises:
-        ConflictError: it was begun with others, whose results would be mixed with these.
+        ConflictError: it was begun with other settings, whose results would be mixed with these.
     """
     path = folder / "settings.json"
-    wanted = settings.to_dict()
+    wanted = {"latlas_version": __version__, **settings.to_dict()}
     if not path.exists():
         if (folder / "fleet").exists():
-            raise _begun_otherwise(folder, "by another version of Latlas")
-        write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())
-        return
+            raise begun_otherwise(folder, "by another version of Latlas")
+        record = {**wanted, "core": core}
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+        return core
     try:
         there = json.loads(read_file(path))
-    except ValueError:
-        raise _begun_otherwise(folder, "by something that left a broken settings.json") from None
-    fields = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
-    if fields:
-        name = fields[0]
-        raise _begun_otherwise(
-            folder, f"with other settings ({name} {there.get(name)}, not {wanted.get(name)})"
-        )
+        begun_on = int(there.pop("core"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise begun_otherwise(folder, "by something that left a broken settings.json") from None
+    for name in {**wanted, **there}:
+        if there.get(name) != wanted.get(name):
+            how = f"with other settings ({name} {there.get(name)}, not {wanted.get(name)})"
+            raise begun_otherwise(folder, how)
+    return begun_on
 
 
-def _begun_otherwise(folder: Path, how: str) -> ConflictError:
+def begun_otherwise(folder: Path, how: str) -> ConflictError:
+    """The error of a folder whose content does not go together with what is wanted now."""
     return ConflictError(
         f"{folder} was begun {how}; repeat the command it was begun with, or give another --folder"
     )

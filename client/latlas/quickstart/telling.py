@@ -7,14 +7,9 @@ from typing import TextIO
 
 from latlas.progress import format_seconds
 from latlas.quickstart.results import Found, Front, ModelFacts, ProfileFacts, SupernetFacts
+from latlas.report.figures import heading, model_name, number_text
 
 _FRONT_ROWS = 6
-_NAMES = {
-    "table": "calibrated table",
-    "mlp": "MLP predictor",
-    "linear": "linear baseline",
-    "macs": "MACs, straight line",
-}
 
 
 def tell_models(facts: ProfileFacts, models: Sequence[ModelFacts], stream: TextIO) -> None:
@@ -31,7 +26,7 @@ def tell_models(facts: ProfileFacts, models: Sequence[ModelFacts], stream: TextI
     )
     for model in models:
         stream.write(
-            f"  {_NAMES[model.kind]:<20} {model.mape:>7.2%} {model.max_error:>7.2%} "
+            f"  {heading(model_name(model.kind)):<20} {model.mape:>7.2%} {model.max_error:>7.2%} "
             f"{model.spearman:>9.4f} {model.share_within_5_percent:>7.0%} "
             f"{model.interval_coverage:>9.0%}\n"
         )
@@ -44,7 +39,8 @@ def tell_supernet(facts: SupernetFacts, stream: TextIO) -> None:
         f"  trained in {format_seconds(facts.training_seconds)}; of {facts.n_test_images} test "
         f"images the smallest subnet classifies {facts.smallest_accuracy:.1%} correctly, the "
         f"largest {facts.largest_accuracy:.1%}\n"
-        f"  accuracy predictor: Kendall tau {facts.kendall_tau:.2f} on {facts.n_held_out} subnets "
+        f"  accuracy predictor: Kendall tau {number_text(facts.kendall_tau, '')} on "
+        f"{facts.n_held_out} subnets "
         f"that it was not fitted to ({facts.n_labelled} labelled)\n\n"
     )
 
@@ -53,7 +49,7 @@ def tell_fronts(fronts: Sequence[Front], stream: TextIO) -> None:
     """The Pareto front of every latency model, thinned to a few rows."""
     for front in fronts:
         stream.write(
-            f"  Pareto front with the {_NAMES[front.latency_model]}, "
+            f"  Pareto front with the {model_name(front.latency_model)}, "
             f"{len(front.latency_ms)} networks\n"
         )
         last = len(front.latency_ms) - 1
@@ -64,20 +60,26 @@ def tell_fronts(fronts: Sequence[Front], stream: TextIO) -> None:
     stream.write("\n")
 
 
+def drift_text(drift: float) -> str:
+    """The drift of a sitting in words; positive is slower."""
+    change = "slower" if drift > 0 else "faster"
+    return f"the device runs {abs(drift):.1%} {change} than while it was profiled"
+
+
 def tell_found(found: Sequence[Found], drift: float, stream: TextIO) -> None:
     """Prediction and truth side by side for every network found."""
     stream.write(
-        f"  the device runs {drift:+.1%} against the time of profiling\n\n"
-        f"  {'':<17} {'latency in ms':^29}  {'accuracy':^19} {'random search':>14}\n"
+        f"  {drift_text(drift)}\n\n"
+        f"  {'':<17} {'latency in ms':^29}  {'accuracy':^19}  {'random search':^19}\n"
         f"  {'budget, model':<17} {'predicted':>9} {'at most':>8} {'measured':>9}   "
-        f"{'predicted':>9} {'measured':>9} {'pred.':>7} {'meas.':>6}\n"
+        f"{'predicted':>9} {'measured':>9}  {'predicted':>9} {'measured':>9}\n"
     )
     for one in found:
         over = "  over budget" if one.measured_ms > one.budget_ms else ""
         stream.write(
             f"  {f'{one.budget_ms:.2f} ms, {one.latency_model}':<17} {one.predicted_ms:>9.3f} "
             f"{one.upper_ms:>8.3f} {one.measured_ms:>9.3f}   {one.predicted_accuracy:>9.1%} "
-            f"{one.measured_accuracy:>9.1%} {one.random_accuracy:>7.1%} "
-            f"{one.random_measured_accuracy:>6.1%}{over}\n"
+            f"{one.measured_accuracy:>9.1%}  {one.random_accuracy:>9.1%} "
+            f"{one.random_measured_accuracy:>9.1%}{over}\n"
         )
     stream.write("\n")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from latlas.quickstart.results import Found, ModelFacts, Results
-from latlas_latency.measurement.statistics import kendall_tau_b, mape, spearman
+from latlas_latency.measurement.statistics import mape, spearman
 from latlas_ops.errors import InvalidInputError
 
 Direction = Literal["at least", "at most", "above"]
@@ -165,12 +165,11 @@ def _latency_figures(results: Results) -> list[Figure]:
 
 def _accuracy_figures(results: Results) -> list[Figure]:
     supernet = results.supernet
-    measured, predicted = supernet.held_out_measured, supernet.held_out_predicted
     return [
-        Figure("subnets held out from the accuracy predictor", len(measured)),
+        Figure("subnets held out from the accuracy predictor", len(supernet.held_out_measured)),
         Figure(
             "accuracy predictor: Kendall tau on held-out subnets",
-            _finite(kendall_tau_b(measured, predicted)),
+            supernet.kendall_tau,
             bar=LEAST_KENDALL_TAU,
             direction="at least",
         ),

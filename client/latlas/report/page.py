@@ -15,6 +15,7 @@ from latlas.report.figures import (
     figures,
     model_name,
     model_of_kind,
+    number_text,
     place,
 )
 from latlas.report.markup import count, escape, signed
@@ -175,10 +176,10 @@ def _tiles(results: Results) -> str:
         ),
         (
             "Accuracy predictor, Kendall tau",
-            f"{supernet.kendall_tau:.2f}",
+            number_text(supernet.kendall_tau, ""),
             "" if error is None else f"found networks off by {error:.1f}&nbsp;points on average",
         ),
-        ("Time from nothing to here", f"{minutes:.1f}&nbsp;min", steps),
+        ("Time of all steps", f"{minutes:.1f}&nbsp;min", steps),
     )
     return (
         '<dl class="tiles">'

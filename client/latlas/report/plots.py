@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latlas.quickstart.results import Breakdown, Found, ModelFacts, Results
-from latlas.report.figures import MODEL_NAMES, heading, model_name
+from latlas.report.figures import MODEL_NAMES, heading, model_name, number_text
 from latlas.report.svg import COLOURS, render
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.opspec import OpSpec
@@ -165,7 +165,7 @@ def accuracy_scatter(results: Results) -> str:
         name="accuracy",
         description=(
             f"Predicted against measured accuracy of {len(measured)} held-out subnets, "
-            f"Kendall tau {results.supernet.kendall_tau:.2f}"
+            f"Kendall tau {number_text(results.supernet.kendall_tau, '')}"
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from latlas.quickstart.results import Found, ModelFacts, Results
-from latlas.report.figures import Figure, heading, model_name, model_of_kind
+from latlas.report.figures import Figure, heading, model_name, model_of_kind, number_text
 from latlas.report.markup import count, escape, figure_with_title, mark, signed, swatch
 
 _TERMS = (
@@ -16,8 +16,9 @@ _TERMS = (
     ),
     (
         "Label noise",
-        "The mean difference between one half of the rounds and the other. The measurements "
-        "themselves agree no better than this, so a model's error is to be read beside it.",
+        "How far one half of the rounds lies from the other, the median over the networks. The "
+        "measurements themselves agree no better than this, so a model's error is to be read "
+        "beside it.",
     ),
     (
         "MAPE",
@@ -54,8 +55,10 @@ _TERMS = (
     ),
     (
         "Accuracy",
-        "Share of correctly classified test images. Subnets run with the supernet's weights, "
-        "their batch-norm statistics calibrated, without further training.",
+        "Share of correctly classified images: measured on the test images, predicted for the "
+        "validation images, which the predictor learned from. Both are distorted versions of "
+        "digits that are in no other split. Subnets run with the supernet's weights, their "
+        "batch-norm statistics calibrated, without further training.",
     ),
 )
 
@@ -167,8 +170,10 @@ def accuracy_section(results: Results, scatter: str, curve: str) -> str:
         "shrinking. Its smallest subnet classifies "
         f"{100 * supernet.smallest_accuracy:.1f}&nbsp;% of {supernet.n_test_images} test images "
         f"correctly, its largest {100 * supernet.largest_accuracy:.1f}&nbsp;%. The accuracy "
-        f"predictor learned from {supernet.n_labelled - supernet.n_held_out} subnets; on "
-        f"{supernet.n_held_out} others its Kendall tau is {supernet.kendall_tau:.2f}.</p>\n"
+        f"predictor learned the accuracy on {supernet.n_validation_images} other images from "
+        f"{supernet.n_labelled - supernet.n_held_out} subnets; on "
+        f"{supernet.n_held_out} others its Kendall tau is "
+        f"{number_text(supernet.kendall_tau, '')}.</p>\n"
         f'<div class="plots two">{figure_with_title("Accuracy of held-out subnets", scatter)}'
         f"{figure_with_title('Loss while shrinking, phase by phase', curve)}</div>\n</section>"
     )
@@ -218,7 +223,7 @@ def footer(results: Results) -> str:
         f"<p>Profiling added {profile.profiler_us_per_node:.1f}&nbsp;µs to every node, which is "
         f"removed from the entries; {100 * profile.unattributed_share:.1f}&nbsp;% of the node time "
         f"belongs to no named op. Between the profiling and the verification the device drifted "
-        f"by {signed(100 * results.session_drift, 1)}&nbsp;%.</p>\n"
+        f"by {signed(100 * results.session_drift, 1)}&nbsp;% (positive is slower).</p>\n"
         "<p>The figures are valid for the device and target named above, and for no other. "
         "To reproduce them, run <code>latlas quickstart</code>; "
         "<code>python bench/loop.py quickstart</code> recomputes every figure from the raw "
