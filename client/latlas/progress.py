@@ -66,7 +66,8 @@ class Progress:
         self._on_terminal = stream.isatty()
 
     def __enter__(self) -> Progress:
-        self._show(force=True)
+        if self._first is not None:
+            self._show(force=True)
         return self
 
     def __exit__(
