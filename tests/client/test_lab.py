@@ -195,7 +195,7 @@ def test_a_prediction_about_nothing_or_a_mixture_is_refused(lab_of):
         lab.predict("table", [])
     with pytest.raises(InvalidInputError, match="not a mixture"):
         lab.predict("table", [small, digits.network(small)])
-    with pytest.raises(SpaceMismatchError, match="'digits' version 1 and 'course' version 1"):
+    with pytest.raises(SpaceMismatchError, match="'digits' version 2 and 'course' version 1"):
         lab.predict("table", [small, large])
     with pytest.raises(InvalidInputError, match="no choice index"):
         lab.predict("table", [dataclasses.replace(small, genes=(999, *small.genes[1:]))])

@@ -106,7 +106,7 @@ def test_bad_requests_for_predictions_keep_their_class(server, bench, table):
         ask()
     with bench.refused("InvalidInputError", "2 architectures of space 'digits' take"):
         ask(architectures=architectures(batch, packed_genes=b"123"))
-    with bench.refused("SpaceMismatchError", "version 9, this coordinator has version 1"):
+    with bench.refused("SpaceMismatchError", "version 9, this coordinator has version 2"):
         ask(architectures=architectures(batch, version=9))
     with bench.refused("SpaceMismatchError", "course"):
         ask(architectures=architectures(get_space("course").extremes()))

@@ -168,8 +168,8 @@ def test_its_errors_are_those_that_the_coordinator_wrote_into_the_table(finished
     assert isinstance(table, LookupTable)
     assert table.validation is not None
     told = {model.kind: model for model in Results.load(finished / "results.json").models}
-    assert told["table"].mape == pytest.approx(table.validation.mape)
-    assert told["table"].spearman == pytest.approx(table.validation.spearman)
+    assert told["table"].mape == pytest.approx(table.validation.mape, rel=1e-4)
+    assert told["table"].spearman == pytest.approx(table.validation.spearman, abs=1e-6)
 
 
 def test_the_benchmark_reads_it(finished: Path, repository: Path, tmp_path: Path) -> None:

@@ -41,14 +41,14 @@ def _kernels(op: OpSpec) -> tuple[tuple[tuple[Node, ...], float], ...]:
 def _kernel_us(node: Node) -> float:
     size = math.prod(node.shape)
     if not node.parameters:
-        return 0.5 + size / 4000
+        return 0.5 + size / 16_000
     weight = node.parameters[0].shape
     macs = math.prod(weight) * math.prod(node.shape[1:])
     if node.attributes.get("groups", 1) > 1:
-        rate = {3: 2500, 5: 1800, 7: 700}[node.attributes["kernel"]]
+        rate = {3: 15_000, 5: 10_800, 7: 4_200}[node.attributes["kernel"]]
     else:
         # Few channels leave vector lanes empty; big tensors leave the cache.
-        rate = 9000 * weight[0] / (weight[0] + 40) / (1 + 0.4 * (size > 30_000))
+        rate = 54_000 * weight[0] / (weight[0] + 40) / (1 + 0.4 * (size > 80_000))
     return 1.5 + macs / rate
 
 

@@ -314,7 +314,7 @@ def test_an_unknown_format_is_refused_with_those_that_exist(table, space):
 
 
 def test_an_export_for_another_space_is_refused(table):
-    with pytest.raises(SpaceMismatchError, match="'digits' version 1 and cannot speak of"):
+    with pytest.raises(SpaceMismatchError, match="'digits' version 2 and cannot speak of"):
         export_latency_model(table, "csv", get_space("course"))
 
 

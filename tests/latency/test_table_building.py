@@ -102,7 +102,7 @@ def test_the_table_remembers_how_it_was_measured(campaign, table):
     assert conditions.drift_removed
     assert conditions.common_mode_free_noise < conditions.label_noise
     assert 0 < conditions.remainder_share < 0.05
-    assert (table.space.name, table.space.version) == ("digits", 1)
+    assert (table.space.name, table.space.version) == ("digits", 2)
 
 
 def test_intervals_cover_unseen_networks_as_promised(campaigner, make_board):
@@ -171,7 +171,7 @@ def test_networks_in_the_wrong_mode_are_refused(campaign):
 
 
 def test_architectures_of_another_space_are_refused(campaign):
-    with pytest.raises(SpaceMismatchError, match="'digits' version 1 given to space 'course'"):
+    with pytest.raises(SpaceMismatchError, match="'digits' version 2 given to space 'course'"):
         build(campaign, space=get_space("course"))
 
 

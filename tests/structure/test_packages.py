@@ -54,7 +54,7 @@ THIRD_PARTY = {
     "latlas_nas": {"numpy", "onnx", "safetensors", "sklearn", "torch"},
     "latlas": {
         *("google", "grpc", "numpy", "onnx", "safetensors", "sklearn", "torch", "matplotlib"),
-        *("uvicorn", "nicegui"),
+        *("onnxruntime", "uvicorn", "nicegui"),
     },
 }
 

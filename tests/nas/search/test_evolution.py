@@ -73,7 +73,7 @@ def test_nothing_is_scored_twice(latency_model: MakeModel, size_is_accuracy: Acc
         scored.extend(row.tobytes() for row in archs.genes)
         return size_is_accuracy(archs)
 
-    result = evolve(DIGITS, recording, latency_model(DIGITS), 5.0, rng=rng())
+    result = evolve(DIGITS, recording, latency_model(DIGITS), 25.0, rng=rng())
     assert len(scored) == len(set(scored)) == result.n_evaluated
 
 
@@ -120,12 +120,12 @@ def test_equal_seeds_give_equal_results(
     latency_model: MakeModel, size_is_accuracy: Accuracy
 ) -> None:
     model = latency_model(DIGITS)
-    first, again = (evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng(3)) for _ in range(2))
+    first, again = (evolve(DIGITS, size_is_accuracy, model, 15.0, rng=rng(3)) for _ in range(2))
     assert first == again
     # One generation has not converged yet: another seed is seen to draw others.
     short = EvolutionSettings(population=20, generations=1, parents=5)
     one, other = (
-        evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng(seed), settings=short)
+        evolve(DIGITS, size_is_accuracy, model, 15.0, rng=rng(seed), settings=short)
         for seed in (3, 4)
     )
     assert one.front != other.front
@@ -136,7 +136,7 @@ def test_history_never_falls_and_the_front_rises(
 ) -> None:
     settings = EvolutionSettings(population=50, generations=10, parents=10)
     result = evolve(
-        DIGITS, size_is_accuracy, latency_model(DIGITS), 5.0, rng=rng(), settings=settings
+        DIGITS, size_is_accuracy, latency_model(DIGITS), 25.0, rng=rng(), settings=settings
     )
     assert len(result.history) == 11
     assert sorted(result.history) == list(result.history)
@@ -153,12 +153,12 @@ def test_it_begins_with_the_architectures_it_is_given(
     latency_model: MakeModel, size_is_accuracy: Accuracy
 ) -> None:
     model, settings = latency_model(DIGITS), EvolutionSettings(generations=0)
-    known = evolve(DIGITS, size_is_accuracy, model, 3.0, rng=rng()).best
+    known = evolve(DIGITS, size_is_accuracy, model, 15.0, rng=rng()).best
     result = evolve(
         DIGITS,
         size_is_accuracy,
         model,
-        3.0,
+        15.0,
         rng=rng(5),
         settings=settings,
         start=[known.arch],
@@ -167,7 +167,7 @@ def test_it_begins_with_the_architectures_it_is_given(
 
 
 def test_a_result_survives_json(latency_model: MakeModel, size_is_accuracy: Accuracy) -> None:
-    result = evolve(DIGITS, size_is_accuracy, latency_model(DIGITS), 3.0, rng=rng())
+    result = evolve(DIGITS, size_is_accuracy, latency_model(DIGITS), 15.0, rng=rng())
     assert SearchResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
@@ -192,7 +192,7 @@ def test_a_malformed_limit_is_refused(
     change: dict[str, object],
     message: str,
 ) -> None:
-    options = {"max_latency_ms": 3.0, **change}
+    options = {"max_latency_ms": 15.0, **change}
     with pytest.raises(InvalidInputError, match=message):
         evolve(DIGITS, size_is_accuracy, latency_model(DIGITS), rng=rng(), **options)
 
@@ -202,7 +202,7 @@ def test_an_accuracy_function_that_answers_with_nonsense_is_refused(
     latency_model: MakeModel, answer: NDArray[np.float64]
 ) -> None:
     with pytest.raises(InvalidInputError, match="accuracy function must give 1 finite numbers"):
-        evolve(DIGITS, lambda archs: answer, latency_model(DIGITS), 3.0, rng=rng())
+        evolve(DIGITS, lambda archs: answer, latency_model(DIGITS), 15.0, rng=rng())
 
 
 def test_a_latency_model_without_finite_figures_ends_the_search(
@@ -221,4 +221,4 @@ def test_a_latency_model_without_finite_figures_ends_the_search(
             return latency_model(space).op_latencies(space)
 
     with pytest.raises(InvalidInputError, match="not finite"):
-        evolve(DIGITS, size_is_accuracy, Broken(), 3.0, rng=rng())
+        evolve(DIGITS, size_is_accuracy, Broken(), 15.0, rng=rng())
