@@ -6,12 +6,15 @@ import contextlib
 import dataclasses
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from latlas.cli.main import main
 from latlas.quickstart.clock import StepClock
+from latlas.quickstart.processes import exclusive
 from latlas.quickstart.results import Front
 from latlas.quickstart.searching import Search, budgets_ms, fronts
 from latlas.quickstart.settings import QUICK, QuickstartSettings, claim_folder
@@ -70,6 +73,22 @@ def test_seconds_that_are_no_seconds_are_named(tmp_path: Path) -> None:
     path.write_text('{"seconds": 3}')
     with pytest.raises(InvalidInputError, match=r"seconds\.json does not hold .*; remove it"):
         StepClock(path)
+
+
+def test_a_folder_that_cannot_be_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        expected = f"cannot keep a quickstart in {folder}: .*; give another --folder"
+        with pytest.raises(InvalidInputError, match=expected), exclusive(folder, io.StringIO()):
+            pass
+
+
+def test_the_quickstart_says_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert main(["quickstart"]) == 2
+    assert "the quickstart runs on Linux, not on darwin" in capsys.readouterr().err
 
 
 def test_a_folder_keeps_the_settings_it_was_begun_with(tmp_path: Path) -> None:

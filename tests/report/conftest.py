@@ -107,13 +107,6 @@ def _curve(rng: np.random.Generator) -> list[tuple[str, int, float]]:
     return points
 
 
-def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Kendall's tau of values without ties."""
-    above = np.triu_indices(len(a), 1)
-    signs = np.sign(np.subtract.outer(a, a)) * np.sign(np.subtract.outer(b, b))
-    return float(signs[above].mean())
-
-
 @pytest.fixture(scope="session")
 def results() -> Results:
     """A quickstart that holds every bar."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from latlas.cli.options import Commands, requiring
+from latlas_ops.errors import InvalidInputError
 
 
 def add_to(commands: Commands) -> None:
@@ -29,6 +30,11 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the quickstart."""
+    if sys.platform != "linux":
+        raise InvalidInputError(
+            f"the quickstart runs on Linux, not on {sys.platform}; elsewhere, start `latlas serve` "
+            "and `latlas-agent run` by hand"
+        )
     with requiring("all"):
         from latlas.quickstart.run import run_quickstart
         from latlas.quickstart.settings import QUICK, QuickstartSettings

@@ -92,8 +92,16 @@ def await_device(lab: Lab, fleet: Fleet) -> DeviceState:
     raise UnreachableError("the agent did not join the coordinator within a minute")
 
 
-def run_campaign(lab: Lab, fleet: Fleet, name: str, label: str, job: Job) -> None:
+def run_campaign(lab: Lab, fleet: Fleet, name: str, label: str, job: Job, *, way_out: str) -> None:
     """Follows a campaign to its end with a progress bar.
+
+    Args:
+        lab: the coordinator.
+        fleet: the processes that measure.
+        name: the campaign.
+        label: what the progress bar says.
+        job: the quickstart.
+        way_out: what the user can do if it fails, after "to measure again, ".
 
     Raises:
         MeasurementError: a program could not be measured, or the campaign was cancelled.
@@ -117,14 +125,10 @@ def run_campaign(lab: Lab, fleet: Fleet, name: str, label: str, job: Job) -> Non
         first = status.failed[0]
         raise MeasurementError(
             f"{len(status.failed)} programs of campaign {name!r} could not be measured, the first "
-            f"({first.label}): {first.reason}; to measure again, remove {job.folder} or give "
-            "another --folder"
+            f"({first.label}): {first.reason}; to measure again, {way_out}"
         )
     if status.state == CANCELLED:
-        raise MeasurementError(
-            f"campaign {name!r} was cancelled; to measure again, remove {job.folder} or give "
-            "another --folder"
-        )
+        raise MeasurementError(f"campaign {name!r} was cancelled; to measure again, {way_out}")
 
 
 def profile(lab: Lab, fleet: Fleet, job: Job) -> Measured:
@@ -156,7 +160,8 @@ def profile(lab: Lab, fleet: Fleet, job: Job) -> Measured:
         seed=settings.seed,
         sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
     )
-    run_campaign(lab, fleet, PROFILE, "  measuring", job)
+    way_out = f"remove {job.folder} or give another --folder"
+    run_campaign(lab, fleet, PROFILE, "  measuring", job, way_out=way_out)
     return Measured(target, device, lab.measurements(PROFILE))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from latlas_ops.errors import ConflictError, UnreachableError
+from latlas_ops.errors import ConflictError, InvalidInputError, UnreachableError
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
@@ -69,9 +69,16 @@ def exclusive(folder: Path, stream: TextIO) -> Iterator[int]:
 
     Raises:
         ConflictError: another quickstart works in the folder.
+        InvalidInputError: nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot keep a quickstart in {folder}: {error.strerror}; give another --folder"
+        ) from error
+    with file as lock:
         deadline = time.monotonic() + _LOCK_SECONDS
         told = False
         while True:

@@ -53,7 +53,7 @@ class QuickstartSettings:
     validation_copies: int = 2
     test_copies: int = 6
     short_training: bool = False
-    n_labelled_subnets: int = 120
+    n_labelled_subnets: int = 100
     n_held_out_subnets: int = 40
     budget_quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
     population: int = 200

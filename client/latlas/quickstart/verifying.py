@@ -186,7 +186,8 @@ def _best_sitting(
         status = lab.start_measure(name, measured.target.name, programs, sampling)
         if not status.is_running and status.n_visits_done < status.n_visits_wanted:
             continue  # an earlier run was given up here
-        run_campaign(lab, fleet, name, "  measuring the networks found", job)
+        label = "  measuring the networks found"
+        run_campaign(lab, fleet, name, label, job, way_out="run the same command again")
         ms = {row.label: latency_of(row) for row in lab.measurements(name)}
         again_ms = np.array([ms[f"again {row.label}"] for row in anchors])
         drift = float(np.median(again_ms / usual_ms)) - 1
