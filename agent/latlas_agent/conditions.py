@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latlas_agent.sysfs import read_int, read_meminfo_bytes, read_text
+from latlas_agent.sysfs import read_int, read_meminfo_bytes, read_nvpmodel, read_text
 from latlas_latency.measurement import Conditions
 
 _CPU = Path("sys/devices/system/cpu")
+_PLATFORM_PROFILE = Path("sys/firmware/acpi/platform_profile")
 _RASPBERRY_PI_FLAGS = Path("sys/devices/platform/soc/soc:firmware/get_throttled")
 _PI_THROTTLED_NOW = 0b1110  # frequency capped, throttled, soft temperature limit
 _PI_THROTTLED_SINCE_BOOT = _PI_THROTTLED_NOW << 16
 _CPU_COOLING_TYPES = ("processor", "cpufreq", "thermal-cpufreq", "cpu")
+_CORE_LINE = re.compile(r"cpu\d+")
 _PLAUSIBLE_CELSIUS = (-50.0, 200.0)
 _NS_PER_S = 1_000_000_000
+_NS_PER_US = 1000
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class Snapshot:
         own_cpu_ns: processor time of the measuring process.
         available_memory_bytes: memory still to be had.
         governor: frequency governor.
+        taken_ns: monotonic time of the snapshot.
+        waited_ns: per thread of this process the time that it could have run but was kept off
+            its core; None if the kernel does not count it.
+        memory_stall_us: time in which some process stood still for want of memory.
+        power_mode: what the board is set to.
+        online_cores: cores that are switched on.
     """
 
     clock_mhz: float | None
@@ -48,20 +58,26 @@ class Snapshot:
     own_cpu_ns: int
     available_memory_bytes: int | None
     governor: str | None
+    taken_ns: int
+    waited_ns: Mapping[str, int] | None
+    memory_stall_us: int | None
+    power_mode: str | None
+    online_cores: int | None
 
 
-def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int) -> Snapshot:
+def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int, monotonic_ns: int) -> Snapshot:
     """Reads the kernel's files under `root`; costs about a millisecond.
 
     Args:
         root: the root directory.
         cores: cores that the measurement runs on.
         own_cpu_ns: processor time of the measuring process so far.
+        monotonic_ns: monotonic time now.
     """
-    busy_ticks, total_ticks = _cpu_ticks(root)
+    busy_ticks, total_ticks, online_cores = _processor_time(root)
     load = (read_text(root / "proc/loadavg") or "").split()
     return Snapshot(
-        clock_mhz=_clock_mhz(root, cores),
+        clock_mhz=read_clock_mhz(root, cores),
         temperature_celsius=_temperature_celsius(root),
         throttle_events=_throttle_events(root),
         throttle_flags=read_int(root / _RASPBERRY_PI_FLAGS, base=16),
@@ -72,6 +88,11 @@ def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int) -> Snapshot
         own_cpu_ns=own_cpu_ns,
         available_memory_bytes=read_meminfo_bytes(root, "MemAvailable"),
         governor=read_text(root / _CPU / f"cpu{min(cores, default=0)}/cpufreq/scaling_governor"),
+        taken_ns=monotonic_ns,
+        waited_ns=_waited_ns(root),
+        memory_stall_us=_memory_stall_us(root),
+        power_mode=read_power_mode(root, min(cores, default=0)),
+        online_cores=online_cores,
     )
 
 
@@ -87,7 +108,35 @@ def conditions_between(
         other_cpu_share=_other_cpu_share(before, after, ticks_per_s),
         available_memory_bytes=after.available_memory_bytes,
         governor=after.governor,
+        waiting_share=_waiting_share(before, after),
+        memory_stall_share=_memory_stall_share(before, after),
+        power_mode=after.power_mode,
+        online_cores=after.online_cores,
     )
+
+
+def read_clock_mhz(root: Path, cores: Sequence[int]) -> float | None:
+    """Mean clock of `cores`; None where the system does not tell it."""
+    clocks = [
+        khz / 1000
+        for core in cores
+        if (khz := read_int(root / _CPU / f"cpu{core}/cpufreq/scaling_cur_freq")) is not None
+    ] or _cpuinfo_mhz(root, cores)
+    return sum(clocks) / len(clocks) if clocks else None
+
+
+def read_power_mode(root: Path, core: int) -> str | None:
+    """What the board is set to, as one text; None where it has no such setting.
+
+    A Jetson says which mode `nvpmodel` set; a PC which platform profile its firmware follows and
+    which way a core's hardware leans between speed and energy.
+    """
+    settings = (
+        read_nvpmodel(root),
+        read_text(root / _PLATFORM_PROFILE),
+        read_text(root / _CPU / f"cpu{core}/cpufreq/energy_performance_preference"),
+    )
+    return ", ".join(setting for setting in settings if setting) or None
 
 
 def _throttled(before: Snapshot, after: Snapshot) -> bool | None:
@@ -117,24 +166,61 @@ def _other_cpu_share(before: Snapshot, after: Snapshot, ticks_per_s: int) -> flo
     return min(1.0, max(0.0, others / (after.total_ticks - before.total_ticks)))
 
 
-def _cpu_ticks(root: Path) -> tuple[int | None, int | None]:
-    """Busy and total ticks of all cores; time stolen by a hypervisor counts as busy."""
-    first, _, _ = (read_text(root / "proc/stat") or "").partition("\n")
-    name, *words = first.split() or [""]
+def _waiting_share(before: Snapshot, after: Snapshot) -> float | None:
+    """Of the thread that waited longest: the others of a visit wait for it in the end."""
+    elapsed_ns = after.taken_ns - before.taken_ns
+    if before.waited_ns is None or after.waited_ns is None or elapsed_ns <= 0:
+        return None
+    waited_ns = max(
+        total_ns - before.waited_ns.get(thread, 0) for thread, total_ns in after.waited_ns.items()
+    )
+    return min(1.0, max(0.0, waited_ns / elapsed_ns))
+
+
+def _memory_stall_share(before: Snapshot, after: Snapshot) -> float | None:
+    elapsed_ns = after.taken_ns - before.taken_ns
+    if before.memory_stall_us is None or after.memory_stall_us is None or elapsed_ns <= 0:
+        return None
+    stalled_ns = (after.memory_stall_us - before.memory_stall_us) * _NS_PER_US
+    return min(1.0, max(0.0, stalled_ns / elapsed_ns))
+
+
+def _waited_ns(root: Path) -> dict[str, int] | None:
+    """Per thread the second figure of its `schedstat`: nanoseconds spent waiting for a core.
+
+    The file of the process as a whole would speak of its first thread alone.
+    """
+    waited = {}
+    for path in (root / "proc/self/task").glob("*/schedstat"):
+        words = (read_text(path) or "").split()
+        if len(words) == 3 and words[1].isdigit():
+            waited[path.parent.name] = int(words[1])
+    return waited or None
+
+
+def _memory_stall_us(root: Path) -> int | None:
+    """Time in which at least one process stalled, from the kernel's pressure accounting."""
+    for line in (read_text(root / "proc/pressure/memory") or "").splitlines():
+        name, *fields = line.split()
+        if name == "some":
+            total = dict(field.partition("=")[::2] for field in fields).get("total", "")
+            return int(total) if total.isdigit() else None
+    return None
+
+
+def _processor_time(root: Path) -> tuple[int | None, int | None, int | None]:
+    """Busy and total ticks of all cores, and how many cores there are.
+
+    Time stolen by a hypervisor counts as busy.
+    """
+    lines = [line.split() for line in (read_text(root / "proc/stat") or "").splitlines()]
+    cores = sum(1 for line in lines if line and _CORE_LINE.fullmatch(line[0])) or None
+    name, *words = (lines[0] if lines else []) or [""]
     if name != "cpu" or len(words) < 5 or not all(word.isdigit() for word in words):
-        return None, None
+        return None, None, cores
     ticks = [int(word) for word in words[:8]]  # the guest columns are already part of user
     idle = ticks[3] + ticks[4]
-    return sum(ticks) - idle, sum(ticks)
-
-
-def _clock_mhz(root: Path, cores: Sequence[int]) -> float | None:
-    clocks = [
-        khz / 1000
-        for core in cores
-        if (khz := read_int(root / _CPU / f"cpu{core}/cpufreq/scaling_cur_freq")) is not None
-    ] or _cpuinfo_mhz(root, cores)
-    return sum(clocks) / len(clocks) if clocks else None
+    return sum(ticks) - idle, sum(ticks), cores
 
 
 def _cpuinfo_mhz(root: Path, cores: Sequence[int]) -> list[float]:

@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from latlas_agent.sysfs import ROOT, read_fields, read_meminfo_bytes, read_text
+from latlas_agent.sysfs import ROOT, read_fields, read_meminfo_bytes, read_nvpmodel, read_text
 
 _PLACEHOLDERS = frozenset(
     {
@@ -85,5 +85,4 @@ def _operating_system(root: Path) -> str:
 
 def _power_mode(root: Path) -> str:
     """The mode set by `nvpmodel` on Jetson boards; other boards have one mode."""
-    mode = read_fields(root / "var/lib/nvpmodel/status").get("pmode", "")
-    return f"nvpmodel-{int(mode)}" if mode.isdigit() else "default"
+    return read_nvpmodel(root) or "default"

@@ -40,3 +40,9 @@ def read_meminfo_bytes(root: Path, field: str) -> int | None:
     """A field of `/proc/meminfo` in bytes; None if it is not there."""
     words = read_fields(root / "proc/meminfo").get(field, "").split()
     return int(words[0]) * 1024 if words and words[0].isdigit() else None
+
+
+def read_nvpmodel(root: Path) -> str | None:
+    """The power mode that `nvpmodel` set on a Jetson board; None elsewhere."""
+    mode = read_fields(root / "var/lib/nvpmodel/status").get("pmode", "")
+    return f"nvpmodel-{int(mode)}" if mode.isdigit() else None

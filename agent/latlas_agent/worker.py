@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from latlas_agent.conditions import conditions_between, take_snapshot
+from latlas_agent.conditions import Snapshot, conditions_between, take_snapshot
 from latlas_agent.frames import Frame, read_frame, write_frame
 from latlas_agent.runtimes import ProfiledSession, Runtime, Session, load_runtime
 from latlas_agent.runtimes.base import is_out_of_memory
@@ -146,7 +146,7 @@ class Worker:
                 )
         else:
             session = self._pool.get(order.program)
-        before = take_snapshot(self._root, self._cores, time.process_time_ns())
+        before = self._snapshot()
         timing = time_runs(
             session.run,
             warmup_runs=order.warmup_runs,
@@ -154,7 +154,7 @@ class Worker:
             min_duration_ns=order.min_duration_ns,
             max_runs=max_runs,
         )
-        after = take_snapshot(self._root, self._cores, time.process_time_ns())
+        after = self._snapshot()
         return Visit(
             task_id=order.task_id,
             device_id=self._device_id,
@@ -165,6 +165,11 @@ class Worker:
             warmup_runs=order.warmup_runs,
             series=_series(timing, profiled),
             conditions=conditions_between(before, after),
+        )
+
+    def _snapshot(self) -> Snapshot:
+        return take_snapshot(
+            self._root, self._cores, time.process_time_ns(), time.perf_counter_ns()
         )
 
 

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         Measurement,
         ModelInfo,
         Sampling,
-        Validation,
         VisitSummary,
     )
     from latlas_latency.formats import load_latency_model
     from latlas_latency.measurement import Device, Target
     from latlas_latency.model import LatencyModel, OpLatencies, Prediction
+    from latlas_latency.revalidation import Revalidation
+    from latlas_latency.validation import Errors, NamedErrors, Validation
     from latlas_ops import (
         SPACE_NAMES,
         ArchBatch,
@@ -67,12 +68,13 @@ _HOMES = {
         "Measurement",
         "ModelInfo",
         "Sampling",
-        "Validation",
         "VisitSummary",
     ),
     "latlas_latency.formats": ("load_latency_model",),
     "latlas_latency.measurement": ("Device", "Target"),
     "latlas_latency.model": ("LatencyModel", "OpLatencies", "Prediction"),
+    "latlas_latency.revalidation": ("Revalidation",),
+    "latlas_latency.validation": ("Errors", "NamedErrors", "Validation"),
     "latlas_ops": (
         "SPACE_NAMES",
         "ArchBatch",
@@ -112,6 +114,7 @@ __all__ = [
     "CorruptProgramError",
     "Device",
     "DeviceState",
+    "Errors",
     "FailedTask",
     "InfeasibleError",
     "InvalidInputError",
@@ -122,6 +125,7 @@ __all__ = [
     "MeasurementError",
     "MissingDependencyError",
     "ModelInfo",
+    "NamedErrors",
     "Network",
     "NotAdditiveError",
     "NotFoundError",
@@ -129,6 +133,7 @@ __all__ = [
     "OpSpec",
     "Prediction",
     "ProtocolError",
+    "Revalidation",
     "RuntimeUnavailableError",
     "Sampling",
     "SearchSpace",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from latlas import messages
 from latlas.connection import DEFAULT_ADDRESS, Connection
 from latlas.records import CampaignStatus, DeviceState, Measurement, ModelInfo, Sampling
+from latlas_latency.judgement_wire import revalidation_from_message
 from latlas_latency.measurement.target import Target
 from latlas_latency.model import Prediction
 from latlas_latency.wire import target_from_message, target_to_message
@@ -26,6 +27,7 @@ from latlas_protos.v1 import query_pb2 as pb
 
 if TYPE_CHECKING:
     from latlas_latency.model import LatencyModel
+    from latlas_latency.revalidation import Revalidation
 
 TRANSFER_TIMEOUT_S = 600.0
 """Limit for calls that move files or compute for long: uploads, downloads, fits, predictions."""
@@ -227,6 +229,57 @@ class Lab:
             )
         )
 
+    def start_validation(
+        self,
+        name: str,
+        table: str,
+        target: str,
+        *,
+        n_random_networks: int = 30,
+        n_selected_networks: int = 30,
+        n_spread_networks: int = 0,
+        stand_alone: bool = True,
+        seed: int = 0,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> CampaignStatus:
+        """Starts to measure networks that a table was not made from.
+
+        Starting the same campaign again returns the one that is there.
+
+        Args:
+            name: what to call the campaign.
+            table: name of the table.
+            target: name of the target; for random and selected networks the table's own.
+            n_random_networks: networks with every gene uniform.
+            n_selected_networks: networks that searches with this table find, where it errs low.
+            n_spread_networks: networks spread over the range of predicted latency.
+            stand_alone: also measure every op of the space alone, for two of the baselines.
+            seed: of the networks that are drawn.
+            sampling: how each network is timed.
+
+        Raises:
+            NotFoundError: no such table or target.
+            InvalidInputError: the table belongs to no search space.
+            TargetMismatchError: it was made for another target.
+            ConflictError: another campaign has that name.
+        """
+        plan = pb.ValidationPlan(
+            table=table,
+            n_random_networks=n_random_networks,
+            n_selected_networks=n_selected_networks,
+            n_spread_networks=n_spread_networks,
+            stand_alone=stand_alone,
+            seed=seed,
+        )
+        return self._start(
+            pb.StartCampaignRequest(
+                name=name,
+                target=target,
+                validation=plan,
+                sampling=messages.sampling_message(sampling),
+            )
+        )
+
     def start_measure(
         self,
         name: str,
@@ -330,6 +383,29 @@ class Lab:
         request = pb.BuildTableRequest(name=name, campaign=campaign)
         reply = self._connection.call(self._stub.BuildTable, request, TRANSFER_TIMEOUT_S)
         return messages.model_info(reply)
+
+    def validate_table(self, name: str, campaign: str) -> ModelInfo:
+        """Judges a table by a campaign of `start_validation` and keeps the result with it.
+
+        Raises:
+            NotFoundError: no such table or campaign.
+            InvalidInputError: the campaign still runs, or judges another table.
+        """
+        request = pb.JudgeTableRequest(name=name, campaign=campaign)
+        reply = self._connection.call(self._stub.ValidateTable, request, TRANSFER_TIMEOUT_S)
+        return messages.model_info(reply)
+
+    def revalidate_table(self, name: str, campaign: str) -> Revalidation:
+        """Whether a table still holds, by the spread networks of a campaign of `start_validation`.
+
+        Raises:
+            NotFoundError: no such table or campaign.
+            InvalidInputError: the campaign still runs, judges another table, or measured too few
+                networks.
+        """
+        request = pb.JudgeTableRequest(name=name, campaign=campaign)
+        reply = self._connection.call(self._stub.RevalidateTable, request, TRANSFER_TIMEOUT_S)
+        return revalidation_from_message(reply)
 
     def fit_predictor(
         self, name: str, campaign: str, kind: str = "mlp", seed: int = 0

@@ -17,9 +17,9 @@ from latlas.records import (
     Measurement,
     ModelInfo,
     Sampling,
-    Validation,
     VisitSummary,
 )
+from latlas_latency.judgement_wire import validation_from_message
 from latlas_latency.model import Milliseconds, Prediction
 from latlas_latency.wire import device_from_message, target_from_message
 from latlas_ops.errors import InvalidInputError, ProtocolError, SpaceMismatchError
@@ -57,6 +57,7 @@ def sampling_message(sampling: Sampling) -> pb.Sampling:
         min_runs=sampling.min_runs,
         min_duration_ns=sampling.min_duration_ns,
         timeout_ns=sampling.timeout_ns,
+        n_extra_rounds=sampling.n_extra_rounds,
     )
 
 
@@ -106,20 +107,6 @@ def measurement(message: pb.Measurement) -> Measurement:
 
 def model_info(message: pb.LatencyModelInfo) -> ModelInfo:
     """What a latency model is and how good it is."""
-    given = message.validation
-    validation = Validation(
-        n_networks=given.n_networks,
-        mape=given.mape,
-        max_error=given.max_error,
-        spearman=given.spearman,
-        r2=given.r2,
-        share_within_5_percent=given.share_within_5_percent,
-        share_within_10_percent=given.share_within_10_percent,
-        interval_coverage=given.interval_coverage,
-        interval_level=given.interval_level,
-        label_noise=given.label_noise,
-        common_mode_free_noise=given.common_mode_free_noise,
-    )
     return ModelInfo(
         name=message.name,
         kind=message.kind,
@@ -128,7 +115,7 @@ def model_info(message: pb.LatencyModelInfo) -> ModelInfo:
         created_ns=message.created_ns,
         n_entries=message.n_entries,
         calibrated=message.calibrated,
-        validation=validation if given.n_networks else None,
+        validation=validation_from_message(message.validation),
     )
 
 

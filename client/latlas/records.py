@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from latlas_latency.measurement.device import Device
 from latlas_latency.measurement.target import Target
+from latlas_latency.validation import Validation
 
 RUNNING = "running"
 FINISHED = "finished"
@@ -23,6 +24,7 @@ class Sampling:
         min_runs: least number of timed inferences in a visit.
         min_duration_ns: least total time of the timed inferences in a visit.
         timeout_ns: a visit that takes longer counts as hung.
+        n_extra_rounds: a program whose visits disagree is visited up to so many times more.
     """
 
     n_rounds: int = 3
@@ -30,6 +32,7 @@ class Sampling:
     min_runs: int = 5
     min_duration_ns: int = 30_000_000
     timeout_ns: int = 120_000_000_000
+    n_extra_rounds: int = 3
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Measurement:
     Attributes:
         task_id: the task.
         label: what listings call the program.
-        role: `cover`, `training`, `calibration`, `validation` or `measured`.
+        role: `cover`, `training`, `calibration`, `validation`, `selected`, `alone` or `measured`.
         mode: `plain`, or `profiled` with per-node times.
         subject: key of the network.
         genes: choice per gene where the program is an architecture of the campaign's space.
@@ -145,39 +148,6 @@ class Measurement:
         if not self.visits:
             return None
         return statistics.median(visit.median_ns for visit in self.visits) / 1e6
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Errors of a latency model on networks that no fit has seen; fractions, 0.02 is 2 %.
-
-    Attributes:
-        n_networks: validation networks; with none every other figure is without meaning.
-        mape: mean absolute error relative to the measured latency.
-        max_error: greatest of those.
-        spearman: rank correlation.
-        r2: coefficient of determination.
-        share_within_5_percent: share of networks predicted within 5 %.
-        share_within_10_percent: share of networks predicted within 10 %.
-        interval_coverage: share of networks inside the interval.
-        interval_level: coverage that the interval promises.
-        label_noise: median over the networks of the difference between one half of the rounds and
-            the other.
-        common_mode_free_noise: the same after dividing each round by its median ratio over all
-            networks.
-    """
-
-    n_networks: int
-    mape: float
-    max_error: float
-    spearman: float
-    r2: float
-    share_within_5_percent: float
-    share_within_10_percent: float
-    interval_coverage: float
-    interval_level: float
-    label_noise: float
-    common_mode_free_noise: float
 
 
 @dataclass(frozen=True)

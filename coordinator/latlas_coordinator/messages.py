@@ -16,13 +16,14 @@ from latlas_coordinator.domain import (
     Report,
     Sampling,
     TaskFailure,
+    ValidationPlan,
 )
 from latlas_coordinator.handlers.campaigns import CampaignDefinition
 from latlas_coordinator.handlers.fleet import Greeting, Work
 from latlas_coordinator.handlers.measurements import Measurement
 from latlas_coordinator.handlers.targets import TargetRequest
+from latlas_latency.judgement_wire import validation_to_message
 from latlas_latency.model import Prediction
-from latlas_latency.validation import Validation
 from latlas_latency.wire import (
     device_from_message,
     device_to_message,
@@ -168,6 +169,7 @@ def definition_from_message(message: query_pb2.StartCampaignRequest) -> Campaign
             min_runs=given.min_runs,
             min_duration_ns=given.min_duration_ns,
             timeout_ns=given.timeout_ns,
+            n_extra_rounds=given.n_extra_rounds,
         )
     return CampaignDefinition(message.name, message.target, _plan(message), sampling)
 
@@ -183,6 +185,15 @@ def _plan(message: query_pb2.StartCampaignRequest) -> Plan:
             min_occurrences=message.profile.min_occurrences,
             seed=message.profile.seed,
         )
+    if kind == "validation":
+        return ValidationPlan(
+            table=message.validation.table,
+            n_random_networks=message.validation.n_random_networks,
+            n_selected_networks=message.validation.n_selected_networks,
+            n_spread_networks=message.validation.n_spread_networks,
+            stand_alone=message.validation.stand_alone,
+            seed=message.validation.seed,
+        )
     if kind == "measure":
         return MeasurePlan(
             tuple(
@@ -190,7 +201,9 @@ def _plan(message: query_pb2.StartCampaignRequest) -> Plan:
                 for program in message.measure.programs
             )
         )
-    raise InvalidInputError(f"campaign {message.name!r} needs a plan: profile or measure")
+    raise InvalidInputError(
+        f"campaign {message.name!r} needs a plan: profile, validation or measure"
+    )
 
 
 # -- query: answers ------------------------------------------------------------------------
@@ -254,7 +267,7 @@ def measurement_message(measurement: Measurement) -> query_pb2.Measurement:
 
 
 def latency_model_message(record: LatencyModelRecord) -> query_pb2.LatencyModelInfo:
-    """A latency model and its errors; without validation networks all errors are zero."""
+    """A latency model and its errors; without validation networks there are none."""
     return query_pb2.LatencyModelInfo(
         name=record.name,
         kind=record.kind,
@@ -263,23 +276,7 @@ def latency_model_message(record: LatencyModelRecord) -> query_pb2.LatencyModelI
         created_ns=record.created_ns,
         n_entries=record.n_entries,
         calibrated=record.calibrated,
-        validation=None if record.validation is None else _validation(record.validation),
-    )
-
-
-def _validation(validation: Validation) -> query_pb2.Validation:
-    return query_pb2.Validation(
-        n_networks=validation.n_networks,
-        mape=validation.mape,
-        max_error=validation.max_error,
-        spearman=validation.spearman,
-        r2=validation.r2,
-        share_within_5_percent=validation.share_within_5_percent,
-        share_within_10_percent=validation.share_within_10_percent,
-        interval_coverage=validation.interval_coverage,
-        interval_level=validation.interval_level,
-        label_noise=validation.label_noise,
-        common_mode_free_noise=validation.common_mode_free_noise,
+        validation=validation_to_message(record.validation),
     )
 
 

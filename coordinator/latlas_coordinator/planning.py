@@ -1,15 +1,18 @@
-"""Which networks a profile campaign measures. Pure: the same plan gives the same networks."""
+"""Which networks a campaign measures. Pure: the same plan gives the same networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latlas_coordinator.covering import cover_networks
-from latlas_coordinator.domain import ProfilePlan, Role
+from latlas_coordinator.domain import ProfilePlan, Role, ValidationPlan
+from latlas_coordinator.selecting import select_networks
+from latlas_latency.model import LatencyModel
 from latlas_ops.costs import space_costs
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchBatch, ArchConfig, SearchSpace
@@ -54,13 +57,55 @@ def plan_profile(space: SearchSpace, plan: ProfilePlan) -> list[PlannedNetwork]:
     chosen = _Chosen(space, cover)
     chosen.add(
         Role.CALIBRATION,
-        _calibration_archs(space, plan.n_calibration_networks, chosen, streams[1]),
+        _spread_archs(
+            space,
+            plan.n_calibration_networks,
+            chosen,
+            streams[1],
+            lambda batch: space_costs(batch).macs,
+        ),
     )
     chosen.draw(Role.VALIDATION, plan.n_validation_networks, lambda n: space.sample(n, streams[2]))
     n_tilted = plan.n_training_networks // 2
     chosen.draw(Role.TRAINING, n_tilted, lambda n: tilted_sample(space, n, streams[3]))
     chosen.draw(
         Role.TRAINING, plan.n_training_networks - n_tilted, lambda n: space.sample(n, streams[3])
+    )
+    return chosen.networks
+
+
+def plan_validation(
+    space: SearchSpace, plan: ValidationPlan, table: LatencyModel, seen: Iterable[ArchConfig]
+) -> list[PlannedNetwork]:
+    """The networks of a validation campaign; none of them is among those already `seen`.
+
+    - *Validation* networks are drawn with every gene uniform.
+    - *Selected* networks are found by searches with the table itself: a search picks where a
+      table errs low, so errors there are what its user will see; see `select_networks`.
+    - *Calibration* networks are spread evenly over the range of predicted latency, on a
+      logarithmic scale.
+
+    Raises:
+        InvalidInputError: the space is too small for so many different architectures.
+        UnknownOpError: the table lacks an op of the space.
+    """
+    streams = [np.random.default_rng([plan.seed, number]) for number in range(3)]
+    chosen = _Chosen(space, [], seen)
+    chosen.draw(Role.VALIDATION, plan.n_random_networks, lambda n: space.sample(n, streams[0]))
+    chosen.draw(
+        Role.SELECTED,
+        plan.n_selected_networks,
+        lambda n: select_networks(space, table, n, streams[1]),
+    )
+    chosen.add(
+        Role.CALIBRATION,
+        _spread_archs(
+            space,
+            plan.n_spread_networks,
+            chosen,
+            streams[2],
+            lambda batch: table.predict(batch).mean_ms,
+        ),
     )
     return chosen.networks
 
@@ -87,9 +132,11 @@ def tilted_sample(space: SearchSpace, n_archs: int, rng: np.random.Generator) ->
 class _Chosen:
     """The networks chosen so far."""
 
-    def __init__(self, space: SearchSpace, cover: list[ArchConfig]) -> None:
+    def __init__(
+        self, space: SearchSpace, cover: list[ArchConfig], seen: Iterable[ArchConfig] = ()
+    ) -> None:
         self._space = space
-        self._taken = set(cover)
+        self._taken = {*cover, *seen}
         self.networks = [PlannedNetwork(Role.COVER, arch) for arch in cover]
 
     def __contains__(self, arch: ArchConfig) -> bool:
@@ -115,10 +162,14 @@ class _Chosen:
                 raise _too_small(self._space, role)
 
 
-def _calibration_archs(
-    space: SearchSpace, n_archs: int, chosen: _Chosen, rng: np.random.Generator
+def _spread_archs(
+    space: SearchSpace,
+    n_archs: int,
+    chosen: _Chosen,
+    rng: np.random.Generator,
+    size: Callable[[ArchBatch], NDArray[Any]],
 ) -> list[ArchConfig]:
-    """Architectures that are not chosen yet, in even steps of log MACs, smallest first."""
+    """Architectures that are not chosen yet, in even steps of the log of `size`, smallest first."""
     if not n_archs:
         return []
     pool = tilted_sample(space, max(_LEAST_POOL, _POOL_PER_NETWORK * n_archs), rng)
@@ -129,8 +180,7 @@ def _calibration_archs(
     if len(free) < n_archs:
         raise _too_small(space, Role.CALIBRATION)
     candidates = ArchBatch(space, candidates.genes[free])
-    log_macs = np.log(space_costs(candidates).macs)
-    picked = _evenly_spread(log_macs, n_archs)
+    picked = _evenly_spread(np.log(size(candidates)), n_archs)
     return space.archs(ArchBatch(space, candidates.genes[picked]))
 
 

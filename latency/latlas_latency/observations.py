@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latlas_latency.measurement.flags import kept_visits, usual_clocks_mhz
 from latlas_latency.measurement.statistics import (
     common_mode,
     common_mode_free_noise,
@@ -38,6 +39,8 @@ class Observation:
         arch: the architecture, where the network is one of a search space.
         target: what the visits were measured on. Where it is given, building or validating a
             model of another target is refused.
+        n_left_out: further visits, not among `visits`, that were disturbed; see `undisturbed`.
+        n_disturbed: visits among `visits` that were disturbed and had no better ones beside them.
     """
 
     network: Network
@@ -45,6 +48,8 @@ class Observation:
     visits: tuple[Visit, ...]
     arch: ArchConfig | None = None
     target: Target | None = None
+    n_left_out: int = 0
+    n_disturbed: int = 0
 
     def __post_init__(self) -> None:
         if not self.visits:
@@ -89,6 +94,30 @@ class Observation:
     def latency_ms(self) -> float:
         """Median of the visit medians in milliseconds: the label of the network."""
         return self.latency_ns / 1e6
+
+
+def undisturbed(observations: Sequence[Observation]) -> list[Observation]:
+    """The observations without visits that were disturbed while better ones remain.
+
+    What a latency model is made from, or held against, passes over visits under throttling or
+    crowding; see `kept_visits`. They stay in the store, and their numbers with the observation.
+
+    Args:
+        observations: those of one sitting: the usual clock of each board is that of all of them.
+    """
+    clocks_mhz = usual_clocks_mhz(visit for seen in observations for visit in seen.visits)
+    found = []
+    for seen in observations:
+        selection = kept_visits(seen.visits, clocks_mhz=clocks_mhz)
+        found.append(
+            replace(
+                seen,
+                visits=selection.kept,
+                n_left_out=seen.n_left_out + len(selection.left_out),
+                n_disturbed=len(selection.flagged_kept),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +187,19 @@ def measure_drift(observations: Sequence[Observation]) -> Drift:
 def removable_common_mode(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """The common mode of each round, or None where dividing by it does not pay.
 
+    A round of few rows, such as one that repeats only visits that disagreed, tells nothing of
+    what all share: its factor is 1.
+
     Args:
         matrix: round matrix, see `latlas_latency.measurement.statistics`.
     """
     enough = len(matrix) >= LEAST_FOR_COMMON_MODE
-    pays = enough and common_mode_free_noise(matrix) < label_noise(matrix)
-    return common_mode(matrix) if pays else None
+    if not enough:
+        return None
+    telling = (~np.isnan(matrix)).sum(axis=0) >= LEAST_FOR_COMMON_MODE
+    factors = np.ones(matrix.shape[1])
+    factors[telling] = common_mode(matrix[:, telling])
+    return factors if label_noise(matrix / factors) < label_noise(matrix) else None
 
 
 def labels_of_rounds(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -35,6 +35,9 @@ UNCALIBRATED_BIAS = 0.16
 NOISY_SITTING = 0.02
 """Common-mode-free noise beyond which a sitting is better repeated."""
 
+MOST_DISTURBED = 0.1
+"""Share of disturbed visits among those of a table beyond which the sitting is better repeated."""
+
 _PRIOR_VISITS = 6
 """Visits that the typical relative spread of a table counts for beside an entry's own."""
 
@@ -87,6 +90,9 @@ class TableConditions:
         drift_removed: whether the common mode of each round was divided out.
         profiler_cost: what profiling was found to add; removed from the entries.
         remainder_share: share of the profiled time that belongs to no op; not in any entry.
+        n_visits: visits that the figures rest on.
+        n_left_out: further visits that were disturbed and left out.
+        n_disturbed: of `n_visits`, those that were disturbed and had no better ones beside them.
     """
 
     first_visit_ns: int
@@ -99,6 +105,9 @@ class TableConditions:
     drift_removed: bool
     profiler_cost: ProfilerCost
     remainder_share: float
+    n_visits: int = 0
+    n_left_out: int = 0
+    n_disturbed: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,11 @@ class LookupTable:
             found.append(
                 f"noisy sitting: two halves of the rounds differ by "
                 f"{conditions.common_mode_free_noise:.1%}, more than {NOISY_SITTING:.0%}; repeat it"
+            )
+        if conditions is not None and conditions.n_disturbed > MOST_DISTURBED * conditions.n_visits:
+            found.append(
+                f"disturbed sitting: {conditions.n_disturbed} of {conditions.n_visits} visits were "
+                "taken while the device was throttled or crowded; repeat it on a quiet device"
             )
         return tuple(found)
 

@@ -221,4 +221,7 @@ def _conditions(
         drift_removed=drift.removed,
         profiler_cost=cost,
         remainder_share=float(np.mean([cover.remainder_share for cover in covers])),
+        n_visits=len(visits),
+        n_left_out=sum(observation.n_left_out for observation in everything),
+        n_disturbed=sum(observation.n_disturbed for observation in everything),
     )

@@ -16,6 +16,10 @@ _CONDITION_FIELDS = (
     "other_cpu_share",
     "available_memory_bytes",
     "governor",
+    "waiting_share",
+    "memory_stall_share",
+    "power_mode",
+    "online_cores",
 )
 
 

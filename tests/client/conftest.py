@@ -1,23 +1,30 @@
-"""Coordinators on loopback: small real gRPC servers that answer as the test says."""
+"""Coordinators on loopback: small gRPC servers that answer as the test says, and a real fleet."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
 
+from latlas.cli.main import main
 from latlas.lab import Lab, connect
+from latlas.records import Sampling
 from latlas_protos.v1 import measurement_pb2, query_pb2
 from latlas_protos.v1.query_pb2_grpc import (
     QueryServiceServicer,
     add_QueryServiceServicer_to_server,
 )
+
+START_S = 60.0
 
 
 class Serve:
@@ -120,5 +127,120 @@ def latlas(tmp_path) -> Callable[..., Ended]:
             check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + START_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+    return found
+
+
+class Fleet:
+    """A coordinator with its database in `folder`, and an agent that knows it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.coordinator = self.agent = None
+        self.address = ""
+        self.port = 0
+
+    def serve(self) -> None:
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        self.coordinator = self._start(
+            "latlas.cli.main", "serve", "--database", "lab.db", "--port", self.port,
+            "--http-port", "0", "--ready-file", ready,
+        )  # fmt: skip
+        wait_for(lambda: ready.exists() or self.coordinator.poll() is not None, "no coordinator")
+        self.address = json.loads(ready.read_text())["grpc"]
+        self.port = int(self.address.rpartition(":")[2])
+
+    def join(self) -> None:
+        self.agent = self._start(
+            "latlas_agent.cli", "run", "--coordinator", self.address, "--state-dir", "agent"
+        )
+        with connect(self.address) as lab:
+            wait_for(lambda: [state for state in lab.devices() if state.connected], "no device")
+
+    def _start(self, module: str, *args: object) -> subprocess.Popen:
+        with (self.folder / f"{module}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, args)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill_coordinator(self) -> None:
+        self.coordinator.kill()
+        self.coordinator.wait()
+
+    def stop(self) -> None:
+        for process in (self.agent, self.coordinator):
+            if process is not None:
+                process.terminate()
+                process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory):
+    """A coordinator, an agent, a target, a profiled space and a table."""
+    running = Fleet(tmp_path_factory.mktemp("fleet"))
+    try:
+        running.serve()
+        running.join()
+        with connect(running.address) as lab:
+            lab.add_target("here")
+            lab.add_target("two-threads", threads=2)
+            lab.start_profile(
+                "profile",
+                "digits",
+                "here",
+                n_training_networks=12,
+                n_calibration_networks=6,
+                n_validation_networks=6,
+                min_occurrences=1,
+                sampling=Sampling(warmup_runs=1, min_runs=2, min_duration_ns=5_000_000),
+            )
+            *_, last = lab.watch("profile")
+            assert last.state == "finished"
+            assert not last.failed
+            lab.build_table("digits-here", "profile")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def lab(fleet):
+    with connect(fleet.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def latlas_at(latlas, fleet):
+    """`latlas_at("table", "list")` asks the coordinator of the fleet."""
+
+    def run(*args):
+        return latlas(*args, LATLAS_COORDINATOR=fleet.address)
+
+    return run
+
+
+@pytest.fixture
+def typed(fleet, capsys, monkeypatch, tmp_path):
+    """As `latlas_at`, but within this process, which is faster."""
+    monkeypatch.setenv("LATLAS_COORDINATOR", fleet.address)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        return Ended(code, *capsys.readouterr())
 
     return run

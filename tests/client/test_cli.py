@@ -144,6 +144,19 @@ def test_doctor_finds_out_without_a_coordinator(latlas):
     assert record["usable_cores"]
     assert not record["coordinator"]["reachable"]
     assert "no coordinator answers at 127.0.0.1:1" in record["coordinator"]["error"]
+    assert all({"target", "about", "text"} == set(advice) for advice in record["advice"])
+    assert record["noise"] is None
+
+
+def test_doctor_estimates_the_noise_when_asked(latlas):
+    ended = latlas("doctor", "--json", "--noise", "--coordinator", "127.0.0.1:1")
+    [noise] = json.loads(ended.out)["noise"]
+    assert (noise["cores"], noise["targets"], noise["error"]) == ([], [], "")
+    assert noise["estimate"]["n_visits"] > 0
+
+
+def test_doctor_says_that_measuring_the_noise_is_left_to_the_user(latlas):
+    assert "not measured; --noise takes" in latlas("doctor", "--coordinator", "127.0.0.1:1").out
 
 
 def test_doctor_reads_the_extras_of_the_project():

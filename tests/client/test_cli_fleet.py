@@ -5,147 +5,18 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import latlas as front_door
-from latlas.cli.main import main
 from latlas.records import Sampling
 from latlas_latency.table import LookupTable
 from latlas_ops import get_space
 from latlas_ops.writers.onnx_writer import write_onnx
 
-FAST = ["--warmup-runs", "1", "--min-runs", "2", "--min-duration", "5ms"]
-START_S = 60.0
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + START_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-    return found
-
-
-class Fleet:
-    """A coordinator with its database in `folder`, and an agent that knows it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.coordinator = self.agent = None
-        self.address = ""
-        self.port = 0
-
-    def serve(self) -> None:
-        ready = self.folder / "ready.json"
-        ready.unlink(missing_ok=True)
-        self.coordinator = self._start(
-            "latlas.cli.main", "serve", "--database", "lab.db", "--port", self.port,
-            "--http-port", "0", "--ready-file", ready,
-        )  # fmt: skip
-        wait_for(lambda: ready.exists() or self.coordinator.poll() is not None, "no coordinator")
-        self.address = json.loads(ready.read_text())["grpc"]
-        self.port = int(self.address.rpartition(":")[2])
-
-    def join(self) -> None:
-        self.agent = self._start(
-            "latlas_agent.cli", "run", "--coordinator", self.address, "--state-dir", "agent"
-        )
-        with front_door.connect(self.address) as lab:
-            wait_for(lambda: [state for state in lab.devices() if state.connected], "no device")
-
-    def _start(self, module: str, *args: object) -> subprocess.Popen:
-        with (self.folder / f"{module}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, args)],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill_coordinator(self) -> None:
-        self.coordinator.kill()
-        self.coordinator.wait()
-
-    def stop(self) -> None:
-        for process in (self.agent, self.coordinator):
-            if process is not None:
-                process.terminate()
-                process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    """A coordinator, an agent, a target, a profiled space and a table."""
-    running = Fleet(tmp_path_factory.mktemp("fleet"))
-    try:
-        running.serve()
-        running.join()
-        with front_door.connect(running.address) as lab:
-            lab.add_target("here")
-            lab.add_target("two-threads", threads=2)
-            lab.start_profile(
-                "profile",
-                "digits",
-                "here",
-                n_training_networks=12,
-                n_calibration_networks=6,
-                n_validation_networks=6,
-                min_occurrences=1,
-                sampling=Sampling(warmup_runs=1, min_runs=2, min_duration_ns=5_000_000),
-            )
-            *_, last = lab.watch("profile")
-            assert last.state == "finished"
-            assert not last.failed
-            lab.build_table("digits-here", "profile")
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def lab(fleet):
-    with front_door.connect(fleet.address) as opened:
-        yield opened
-
-
-@pytest.fixture
-def latlas_at(latlas, fleet):
-    """`latlas_at("table", "list")` asks the coordinator of the fleet."""
-
-    def run(*args):
-        return latlas(*args, LATLAS_COORDINATOR=fleet.address)
-
-    return run
-
-
-@pytest.fixture
-def typed(fleet, capsys, monkeypatch, tmp_path):
-    """As `latlas_at`, but within this process, which is faster."""
-    monkeypatch.setenv("LATLAS_COORDINATOR", fleet.address)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        capsys.readouterr()
-        code = main([str(arg) for arg in args])
-        return Ended(code, *capsys.readouterr())
-
-    return run
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
+FAST = ["--extra-rounds", "0", "--warmup-runs", "1", "--min-runs", "2", "--min-duration", "5ms"]
 
 
 @pytest.fixture
@@ -200,6 +71,11 @@ def test_doctor_finds_the_coordinator(typed):
     assert "answers; 1 of 1 devices connected" in typed("doctor").out
 
 
+def test_doctor_advises_for_each_target(typed):
+    advice = json.loads(typed("doctor", "--json").out)["advice"]
+    assert {"here", "two-threads"} <= {line["target"] for line in advice}
+
+
 def test_a_campaign_started_again_goes_on_with_the_one_that_is_there(typed, lab):
     before = lab.campaign("profile")
     plan = ["--training-networks", 12, "--calibration-networks", 6, "--validation-networks", 6]
@@ -236,12 +112,13 @@ def test_a_model_is_measured_once_and_shown_from_then_on(typed, model_file):
 
 
 def test_a_table_tells_what_it_is_valid_for_and_how_good_it_is(typed):
-    (row,) = json.loads(typed("table", "list", "--json").out)
-    assert (row["name"], row["kind"], row["calibrated"]) == ("digits-here", "table", True)
+    rows = {row["name"]: row for row in json.loads(typed("table", "list", "--json").out)}
+    row = rows["digits-here"]
+    assert (row["kind"], row["calibrated"]) == ("table", True)
     assert row["target"]["name"] == "here"
     assert row["validation"]["n_networks"] == 6
     text = typed("table", "show", "digits-here").out
-    assert "On 6 networks that no fit has seen:" in text
+    assert "On 6 networks that no fit has seen, " in text
     assert "label noise" in text
 
 
@@ -249,7 +126,7 @@ def test_a_table_tells_what_it_is_valid_for_and_how_good_it_is(typed):
 def test_a_predictor_is_fitted_shown_and_exported(typed, lab, tmp_path, kind):
     fitted = typed("predictor", "fit", f"p-{kind}", "--campaign", "profile", "--kind", kind)
     assert fitted.code == 0, fitted.err
-    assert "On 6 networks that no fit has seen:" in fitted.out
+    assert "On 6 networks that no fit has seen, " in fitted.out
     assert f"p-{kind}" in typed("predictor", "list").out
     assert json.loads(typed("predictor", "show", f"p-{kind}", "--json").out)["kind"] == kind
     path = tmp_path / "predictor.bin"
@@ -345,13 +222,13 @@ def test_a_table_is_not_applied_to_another_target(latlas_at, arch_file):
 
 
 def test_a_broken_table_file_is_named_and_not_imported(latlas_at, lab, tmp_path):
-    before = lab.latency_models()
+    before = [info.name for info in lab.latency_models()]
     path = tmp_path / "table.latlas"
     data, _ = lab.export("digits-here", "latlas")
     for broken in (b"", b"nonsense", data[: len(data) // 2]):
         path.write_bytes(broken)
         assert one_line(latlas_at("table", "import", "t", path)).startswith(f"{path}: ")
-    assert lab.latency_models() == before
+    assert [info.name for info in lab.latency_models()] == before
 
 
 def test_an_export_never_replaces_a_file_unasked(latlas_at, tmp_path):
@@ -396,7 +273,9 @@ def test_listening_beyond_this_machine_needs_to_be_asked_for(latlas, tmp_path):
 def long_campaign(lab, model_file, name, n_rounds):
     """A campaign of one program that takes a few seconds."""
     program = (lab.upload(model_file.read_bytes()), "net")
-    sampling = Sampling(n_rounds=n_rounds, warmup_runs=1, min_runs=2, min_duration_ns=50_000_000)
+    sampling = Sampling(
+        n_rounds=n_rounds, n_extra_rounds=0, warmup_runs=1, min_runs=2, min_duration_ns=50_000_000
+    )
     lab.start_measure(name, "here", [program], sampling)
     try:
         yield

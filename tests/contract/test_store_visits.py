@@ -219,7 +219,10 @@ def test_visits_are_listed_by_task_and_round_with_their_medians(fleet):
         ("first-1", 0),
         ("first-1", 1),
     ]
-    assert found[0] == VisitSummary("first-0", 1, "device-a", 2_001, 1_000_201, 3)
+    assert found[0] == VisitSummary(
+        "first-0", 1, "device-a", 2_001, 1_000_201, 3, found[0].conditions
+    )
+    assert found[0].conditions.clock_mhz == 1800.0
 
 
 def test_visits_can_be_read_by_role(fleet):

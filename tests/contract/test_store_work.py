@@ -19,7 +19,7 @@ from latlas_coordinator.domain import (
     TaskProgress,
 )
 from latlas_latency.measurement import PROFILED
-from latlas_latency.validation import Validation
+from latlas_latency.validation import Errors, NamedErrors, Validation
 from latlas_ops import get_space
 from latlas_ops.errors import ConflictError, CorruptProgramError, NotFoundError
 
@@ -132,31 +132,60 @@ def test_only_running_campaigns_have_open_tasks_in_order(fleet):
     assert [found.task for found in fleet.store.list_open_tasks()] == [*one, *two]
 
 
-def test_a_task_that_is_given_up_leaves_the_campaign_free_to_finish(fleet):
+def complete(fleet):
+    return [campaign.name for campaign in fleet.store.list_complete_campaigns()]
+
+
+def test_a_task_that_is_given_up_leaves_the_campaign_complete(fleet):
     first, second = fleet.campaign(n_rounds=1)
     lease = fleet.lease([first, second])
     fleet.store.record_reports(
         [fleet.batch(fleet.report(1, lease, fleet.visit(first, 0)))], now_ns=1
     )
-    assert fleet.store.finish_campaigns() == []
+    assert complete(fleet) == []
     failure = TaskFailure(second.task_id, "MeasurementError", "the worker ran out of memory")
     fleet.store.give_up_task(failure)
     assert fleet.store.list_open_tasks() == []
-    assert fleet.store.finish_campaigns() == ["first"]
-    assert fleet.store.finish_campaigns() == []
+    assert complete(fleet) == ["first"]
+    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    assert complete(fleet) == []
     status = fleet.store.get_campaign("first")
     assert status.campaign.state is CampaignState.FINISHED
     assert (status.n_visits_wanted, status.n_visits_done) == (1, 1)
     assert [(found.label, found.failure) for found in status.failed] == [("mine 1", failure)]
 
 
-def test_a_campaign_without_tasks_is_finished_at_once(fleet):
+def test_a_campaign_without_tasks_is_complete_at_once(fleet):
     fleet.campaign(n_tasks=0)
-    assert fleet.store.finish_campaigns() == ["first"]
+    assert complete(fleet) == ["first"]
+
+
+def test_rounds_that_are_added_open_a_task_again(fleet):
+    first, second = fleet.campaign(n_rounds=1)
+    lease = fleet.lease([first, second])
+    reports = [
+        fleet.report(number, lease, fleet.visit(task, 0))
+        for number, task in enumerate((first, second), start=1)
+    ]
+    fleet.store.record_reports([fleet.batch(*reports)], now_ns=1)
+    assert complete(fleet) == ["first"]
+    fleet.store.add_rounds({second.task_id: 2})
+    assert complete(fleet) == []
+    (found,) = fleet.store.list_open_tasks()
+    assert (found.task, found.n_extra_rounds, found.missing_rounds) == (second, 2, (1, 2))
+    assert fleet.store.get_campaign("first").n_visits_wanted == 4
+    with pytest.raises(NotFoundError, match="no task 'nope'"):
+        fleet.store.add_rounds({"nope": 1})
 
 
 def model_record(fleet, **changes):
-    validation = Validation(30, 1.2, 4.0, 0.99, 0.98, 1.0, 1.0, 0.93, 0.9, 1.1, float("nan"))
+    errors = dict.fromkeys(Errors.__dataclass_fields__, 0.98) | {"n_networks": 30, "n_pairs": 12}
+    validation = Validation(
+        **errors, interval_coverage=0.93, interval_level=0.9, label_noise=0.011,
+        common_mode_free_noise=float("nan"), measured_ns=9,
+        parts=(NamedErrors(**errors, name="random networks"),),
+        baselines=(NamedErrors(**errors | {"pair_order": float("nan")}, name="MACs"),),
+    )  # fmt: skip
     record = LatencyModelRecord(
         "t1", "table", "digits", fleet.target, "first", 5, 168, True, validation
     )

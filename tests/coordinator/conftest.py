@@ -16,6 +16,7 @@ import pytest
 
 from latlas_coordinator.domain import (
     AgentRecord,
+    CampaignState,
     LeaseItem,
     NewLease,
     ProfilePlan,
@@ -431,7 +432,8 @@ class ImaginedDevice:
         )
         store.record_reports([ReportBatch(self.agent.agent_id, self.agent.epoch, reports)], 0)
         store.finish_lease(self.agent.agent_id, self.agent.epoch, lease.reference)
-        store.finish_campaigns()
+        for done in store.list_complete_campaigns():
+            store.end_campaign(done.name, CampaignState.FINISHED)
 
     def _visit(
         self, task: Task, program: ProgramRecord, number: int, rng: np.random.Generator

@@ -24,6 +24,7 @@ from latlas_coordinator.dashboard.heat_map import kind_map, space_map
 from latlas_coordinator.domain import (
     AgentRecord,
     Campaign,
+    CampaignState,
     LatencyModelRecord,
     LeaseItem,
     MeasuredProgram,
@@ -136,7 +137,9 @@ def make_table(n_entries: int | None = None) -> LookupTable:
 
 
 def make_record(name: str = "pi5-table", kind: str = "table") -> LatencyModelRecord:
-    validation = Validation(40, 0.0131, 0.044, 0.996, 0.99, 0.98, 1.0, 0.9, 0.9, 0.012, 0.007)
+    validation = Validation(
+        40, 0.0131, 0.044, 0.996, 0.99, 0.98, 1.0, 0.98, 12, 0.9, 0.9, 0.012, 0.007
+    )
     n_entries = len(SPACE.slot_entries.ops) if kind == "table" else 0
     return LatencyModelRecord(
         name, kind, "digits", TARGET, "pi5-digits", NOW_NS, n_entries, True, validation
@@ -202,7 +205,8 @@ def fill(store: Store) -> None:
         Campaign("mine", TARGET.name, measured, sampling, NOW_NS - 7200 * SECOND_NS), [broken]
     )
     store.give_up_task(TaskFailure("task-m", "CorruptProgramError", "no runtime can load <it>"))
-    store.finish_campaigns()
+    for campaign in store.list_complete_campaigns():
+        store.end_campaign(campaign.name, CampaignState.FINISHED)
     store.put_latency_model(make_record(), dump_latency_model(make_table()))
     store.put_latency_model(make_record("pi5-mlp", "mlp"), b"not read here")
 

@@ -22,12 +22,22 @@ from latlas_latency.predictors.mlp import fit_mlp
 from latlas_latency.profiler_cost import ProfilerCost
 from latlas_latency.space_reference import SpaceReference
 from latlas_latency.table import LookupTable, TableConditions, TableEntry
-from latlas_latency.validation import Validation
+from latlas_latency.validation import Errors, NamedErrors, Validation
 from latlas_ops.costs import op_cost, space_costs
 
 SPACE = latlas.get_space("digits")
 TARGET = latlas.Target("board", "Board", "onnxruntime", "1.32.0", "CPUExecutionProvider")
-FIGURES = dict.fromkeys(Validation.__dataclass_fields__, 0.5) | {"n_networks": 4}
+ERRORS = dict.fromkeys(Errors.__dataclass_fields__, 0.5) | {"n_networks": 4, "n_pairs": 2}
+NAMED = (NamedErrors(**ERRORS, name="some"),)
+FIGURES = ERRORS | {
+    "interval_coverage": 0.9,
+    "interval_level": 0.9,
+    "label_noise": 0.01,
+    "common_mode_free_noise": 0.01,
+    "measured_ns": 1,
+    "parts": NAMED,
+    "baselines": NAMED,
+}
 
 
 @pytest.fixture(scope="module")

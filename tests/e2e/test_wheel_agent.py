@@ -15,7 +15,9 @@ import pytest
 
 import latlas
 
-TWO_SHORT_ROUNDS = latlas.Sampling(n_rounds=2, warmup_runs=1, min_runs=2, min_duration_ns=1_000_000)
+TWO_SHORT_ROUNDS = latlas.Sampling(
+    n_rounds=2, n_extra_rounds=0, warmup_runs=1, min_runs=2, min_duration_ns=1_000_000
+)
 
 
 @contextmanager

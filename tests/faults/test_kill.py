@@ -21,7 +21,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 CAMPAIGN = "killed"
-SAMPLING = latlas.Sampling(n_rounds=3, warmup_runs=1, min_runs=3, min_duration_ns=4_000_000)
+SAMPLING = latlas.Sampling(
+    n_rounds=3, n_extra_rounds=0, warmup_runs=1, min_runs=3, min_duration_ns=4_000_000
+)
 LIMIT_S = 120.0
 
 Visits = Counter[tuple[str, int, int]]

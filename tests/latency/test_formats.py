@@ -47,7 +47,7 @@ def predictors(space, target):
     rng = np.random.default_rng(0)
     batch = space.sample(80, rng)
     latency_ms = (0.3 + space_costs(batch).macs / 2e7) * np.exp(rng.normal(0, 0.01, 80))
-    validation = Validation(1, 0.1, 0.1, NAN, NAN, 0.0, 1.0, 1.0, 0.9, NAN, NAN)
+    validation = Validation(1, 0.1, 0.1, NAN, NAN, 0.0, 1.0, NAN, 0, 1.0, 0.9, NAN, NAN)
     return {
         "mlp": fit_mlp(batch, latency_ms, target, seed=1),
         "linear": fit_linear(batch, latency_ms, target).with_validation(validation),

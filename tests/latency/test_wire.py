@@ -24,6 +24,10 @@ FULL = Conditions(
     other_cpu_share=0.0,
     available_memory_bytes=3 << 30,
     governor="performance",
+    waiting_share=0.0,
+    memory_stall_share=0.125,
+    power_mode="nvpmodel-2",
+    online_cores=4,
 )
 VISIT = Visit(
     task_id="t1",
@@ -73,6 +77,15 @@ def test_a_condition_that_the_device_does_not_say_stays_unknown(field):
     visit = dataclasses.replace(VISIT, conditions=conditions)
     back = wire.visit_from_message(through_bytes(wire.visit_to_message(visit)))
     assert back.conditions == conditions
+
+
+def test_a_visit_of_an_older_agent_is_read_and_says_less():
+    old = ("waiting_share", "memory_stall_share", "power_mode", "online_cores")
+    message = wire.visit_to_message(VISIT)
+    for field in old:
+        message.conditions.ClearField(field)
+    back = wire.visit_from_message(through_bytes(message))
+    assert back.conditions == dataclasses.replace(FULL, **dict.fromkeys(old))
 
 
 @pytest.mark.parametrize("field", ["task_id", "device_id"])

@@ -1,4 +1,4 @@
-"""`latlas doctor`: what is installed here, what the machine is like, who answers."""
+"""`latlas doctor`: what is installed here, who answers, and what would disturb measurements."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import argparse
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latlas._version import __version__
 from latlas.cli.options import Commands, add_command, open_lab
 from latlas.cli.output import print_json, print_pairs
 from latlas_ops.errors import LatlasError
 
+if TYPE_CHECKING:
+    from latlas.checkup import Finding, Noise
+    from latlas_latency.measurement import Target
+
+_ROOT = Path("/")
 _REQUIREMENT = re.compile(r"(?P<package>[\w.-]+).*?(?:extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"])?$")
 _NOT_FOR_USERS = ("all", "dev")
 _OWN_ENVIRONMENT = ("tflite",)
@@ -44,7 +51,15 @@ class Coordinator:
 def add_to(commands: Commands) -> None:
     """Adds `doctor`."""
     command = add_command(
-        commands, "doctor", "what is installed here, what the machine is like, who answers"
+        commands,
+        "doctor",
+        "what is installed here, who answers, and what would disturb measurements on this machine",
+    )
+    command.add_argument(
+        "--noise",
+        action="store_true",
+        help="also estimate the noise of labels measured here: a few seconds of full load, so not "
+        "while a campaign runs on this machine",
     )
     command.set_defaults(run=run)
 
@@ -54,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
     extras = installed_extras(_requirements())
     governors = read_governors(Path("/sys"))
     usable_cores = _usable_cores()
-    coordinator = ask(args)
+    coordinator, targets = ask(args)
+    findings, noises = _check_up(usable_cores, targets, noise=args.noise)
     if args.json:
         print_json(
             {
@@ -66,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
                 "governors": governors,
                 "extras": extras,
                 "coordinator": coordinator,
+                "advice": findings,
+                "noise": noises,
             }
         )
         return
@@ -84,19 +102,21 @@ def run(args: argparse.Namespace) -> None:
             ("governor", _describe_governors(governors)),
             *((f"extra {extra}", _describe(extra, found)) for extra, found in extras.items()),
             (f"coordinator {coordinator.address}", answer),
+            *_describe_findings(findings),
+            *_describe_noises(noises),
         )
     )
 
 
-def ask(args: argparse.Namespace) -> Coordinator:
-    """Whether the coordinator that the user named answers."""
+def ask(args: argparse.Namespace) -> tuple[Coordinator, list[Target]]:
+    """Whether the coordinator that the user named answers, and its targets."""
     try:
         with open_lab(args) as lab:
-            states = lab.devices()
+            states, targets = lab.devices(), lab.targets()
     except LatlasError as error:
-        return Coordinator(args.coordinator, reachable=False, error=str(error))
+        return Coordinator(args.coordinator, reachable=False, error=str(error)), []
     connected = sum(state.connected for state in states)
-    return Coordinator(args.coordinator, True, len(states), connected)
+    return Coordinator(args.coordinator, True, len(states), connected), targets
 
 
 def installed_extras(requirements: Iterable[str]) -> dict[str, dict[str, str | None]]:
@@ -127,6 +147,46 @@ def read_governors(system: Path) -> list[str]:
     return sorted(found)
 
 
+def _check_up(
+    usable_cores: Sequence[int], targets: Sequence[Target], *, noise: bool
+) -> tuple[list[Finding] | None, list[Noise] | None]:
+    """Advice, None where the system is not Linux; and the noise, None where nobody asked for it."""
+    if sys.platform != "linux":
+        return None, None
+    from latlas.checkup import expect_noise, look_at_machine, look_at_targets
+
+    findings = [
+        *look_at_machine(_ROOT, usable_cores),
+        *look_at_targets(_ROOT, usable_cores, targets),
+    ]
+    return findings, expect_noise(_ROOT, targets) if noise else None
+
+
+def _describe_findings(findings: Sequence[Finding] | None) -> list[tuple[str, str]]:
+    if findings is None:
+        return [("advice", "only for machines that run Linux")]
+    if not findings:
+        return [("advice", "nothing seen that disturbs measurements")]
+    return [
+        (f"target {finding.target}" if finding.target else "advice", _line(finding))
+        for finding in findings
+    ]
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.about}: {finding.text}"
+
+
+def _describe_noises(noises: Sequence[Noise] | None) -> list[tuple[str, str]]:
+    if noises is None:
+        return [("noise", "not measured; --noise takes some seconds of full load")]
+    from latlas.checkup import describe_noise
+
+    return [
+        (f"noise {', '.join(noise.targets)}".rstrip(), describe_noise(noise)) for noise in noises
+    ]
+
+
 def _requirements() -> list[str]:
     try:
         return metadata.requires("latlas") or []
@@ -150,8 +210,7 @@ def _usable_cores() -> list[int]:
 def _describe_governors(governors: list[str]) -> str:
     if not governors:
         return "not told by this system"
-    text = ", ".join(governors)
-    return text if governors == ["performance"] else f"{text} (`performance` measures steadier)"
+    return ", ".join(governors)
 
 
 def _describe(extra: str, packages: Mapping[str, str | None]) -> str:

@@ -158,6 +158,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=positive, default=3, metavar="N", help="visits per program (default: 3)"
     )
     group.add_argument(
+        "--extra-rounds",
+        type=count,
+        default=3,
+        metavar="N",
+        help="further visits at most, of a program whose visits disagree (default: 3)",
+    )
+    group.add_argument(
         "--warmup-runs",
         type=count,
         default=3,
@@ -197,4 +204,5 @@ def sampling(args: argparse.Namespace) -> Sampling:
         min_runs=args.min_runs,
         min_duration_ns=args.min_duration,
         timeout_ns=args.timeout,
+        n_extra_rounds=args.extra_rounds,
     )

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+from datetime import datetime
 from pathlib import Path
 
-from latlas.cli.models import TABLE, add_export, add_listing, add_show, print_info
-from latlas.cli.options import Commands, add_command, add_group, open_lab
+from latlas.cli.models import TABLE, add_export, add_listing, add_show, find, print_info
+from latlas.cli.options import (
+    Commands,
+    add_command,
+    add_group,
+    add_sampling,
+    count,
+    open_lab,
+    positive,
+    sampling,
+)
+from latlas.cli.output import percent, print_json, print_pairs
 from latlas.files import read_file
 from latlas_ops.errors import InvalidInputError, LatlasError
 
 FORMATS = ("latlas", "csv", "ofa-yaml")
+REVALIDATION_NETWORKS = 10
 
 
 def add_to(commands: Commands) -> None:
-    """Adds `table build`, `list`, `show`, `export` and `import`."""
+    """Adds `table build`, `list`, `show`, `validate`, `revalidate`, `export` and `import`."""
     group = add_group(commands, "table", "latency lookup tables")
     build = add_command(group, "build", "build a calibrated table from a campaign")
     build.add_argument("name", metavar="NAME", help="what to call the table")
@@ -22,11 +35,142 @@ def add_to(commands: Commands) -> None:
     build.set_defaults(run=run_build)
     add_listing(group, TABLE)
     add_show(group, TABLE)
+    _add_validate(group)
+    _add_revalidate(group)
     add_export(group, TABLE, FORMATS)
     load = add_command(group, "import", "hand a table's own file to the coordinator")
     load.add_argument("name", metavar="NAME", help="what to call the table")
     load.add_argument("file", type=Path, metavar="FILE", help="from `table export`")
     load.set_defaults(run=run_import)
+
+
+def _add_validate(group: Commands) -> None:
+    validate = add_command(
+        group, "validate", "measure networks that a table was not made from, and show its errors"
+    )
+    validate.add_argument("name", metavar="NAME", help="name of the table")
+    validate.add_argument(
+        "--random-networks",
+        type=count,
+        default=30,
+        metavar="N",
+        help="networks drawn at random (default: 30)",
+    )
+    validate.add_argument(
+        "--selected-networks",
+        type=count,
+        default=30,
+        metavar="N",
+        help="networks found by searches with this table, where it errs low (default: 30)",
+    )
+    validate.add_argument(
+        "--no-stand-alone",
+        action="store_true",
+        help="do not measure every op alone for the baselines",
+    )
+    validate.add_argument(
+        "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
+    )
+    _add_campaign(validate)
+    add_sampling(validate)
+    validate.set_defaults(run=run_validate)
+
+
+def _add_revalidate(group: Commands) -> None:
+    again = add_command(
+        group, "revalidate", "whether a table still holds: valid, rescale, or rebuild"
+    )
+    again.add_argument("name", metavar="NAME", help="name of the table")
+    again.add_argument(
+        "--target",
+        metavar="NAME",
+        help="measure on this target, such as one with a newer runtime (default: the table's own)",
+    )
+    again.add_argument(
+        "--networks",
+        type=positive,
+        default=REVALIDATION_NETWORKS,
+        metavar="N",
+        help=f"networks to measure (default: {REVALIDATION_NETWORKS})",
+    )
+    again.add_argument(
+        "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
+    )
+    _add_campaign(again)
+    add_sampling(again)
+    again.set_defaults(run=run_revalidate)
+
+
+def _add_campaign(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--campaign",
+        metavar="NAME",
+        help="what to call the campaign that measures; one that is there is gone on with",
+    )
+
+
+def run_validate(args: argparse.Namespace) -> None:
+    """Measures unseen networks and judges the table by them. Again: goes on, or shows it."""
+    from latlas.cli.following import follow
+
+    with open_lab(args) as lab:
+        info = find(lab, args.name, TABLE)
+        how = sampling(args)
+        wanted = (args.random_networks, args.selected_networks, args.no_stand_alone, args.seed)
+        digest = hashlib.sha256(f"{args.name} {info.created_ns} {wanted} {how}".encode())
+        status = lab.start_validation(
+            args.campaign or f"validate-{digest.hexdigest()[:12]}",
+            args.name,
+            info.target.name,
+            n_random_networks=args.random_networks,
+            n_selected_networks=args.selected_networks,
+            stand_alone=not args.no_stand_alone,
+            seed=args.seed,
+            sampling=how,
+        )
+        args.resume = "the campaign goes on; the same command shows its result"
+        follow(lab, status, f"validating {args.name}")
+        info = lab.validate_table(args.name, status.name)
+    print_info(info, args)
+
+
+def run_revalidate(args: argparse.Namespace) -> None:
+    """Measures a few networks and says whether the table still holds."""
+    from latlas.cli.following import follow
+
+    with open_lab(args) as lab:
+        info = find(lab, args.name, TABLE)
+        name = args.campaign or f"revalidate-{args.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        status = lab.start_validation(
+            name,
+            args.name,
+            args.target or info.target.name,
+            n_random_networks=0,
+            n_selected_networks=0,
+            n_spread_networks=args.networks,
+            stand_alone=False,
+            seed=args.seed,
+            sampling=sampling(args),
+        )
+        args.resume = f"the campaign goes on; add --campaign {name} to go on with it"
+        follow(lab, status, f"revalidating {args.name}")
+        found = lab.revalidate_table(args.name, status.name)
+    if args.json:
+        print_json(found)
+        return
+    print_pairs(
+        (
+            ("table", args.name),
+            ("target", status.target),
+            ("verdict", found.verdict),
+            ("reason", found.reason),
+            ("networks", found.n_networks),
+            ("measured / predicted", f"{found.scale:.3f}"),
+            ("error as it is", percent(found.error_as_is)),
+            ("error rescaled", percent(found.error_rescaled)),
+            ("label noise", percent(found.noise)),
+        )
+    )
 
 
 def run_build(args: argparse.Namespace) -> None:

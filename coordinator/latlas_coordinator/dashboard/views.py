@@ -15,6 +15,7 @@ from latlas_coordinator.domain import (
     DeviceRecord,
     LatencyModelRecord,
     ProfilePlan,
+    ValidationPlan,
 )
 from latlas_latency.measurement import Target
 
@@ -283,6 +284,8 @@ def _measures(status: CampaignStatus) -> str:
     plan = status.campaign.plan
     if isinstance(plan, ProfilePlan):
         return f"space {_text(plan.space)}<small>{status.n_tasks} tasks</small>"
+    if isinstance(plan, ValidationPlan):
+        return f"table {_text(plan.table)}<small>{status.n_tasks} tasks</small>"
     n_programs = len(plan.programs)
     return f"{n_programs} program{'' if n_programs == 1 else 's'}"
 

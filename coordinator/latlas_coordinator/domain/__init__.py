@@ -19,6 +19,7 @@ from latlas_coordinator.domain.fleet import (
 )
 from latlas_coordinator.domain.names import check_name
 from latlas_coordinator.domain.work import (
+    PLAN_KINDS,
     Campaign,
     CampaignState,
     CampaignStatus,
@@ -32,10 +33,13 @@ from latlas_coordinator.domain.work import (
     Task,
     TaskFailure,
     TaskProgress,
+    ValidationPlan,
     VisitSummary,
+    plan_kind,
 )
 
 __all__ = [
+    "PLAN_KINDS",
     "AgentRecord",
     "Campaign",
     "CampaignState",
@@ -62,6 +66,8 @@ __all__ = [
     "Task",
     "TaskFailure",
     "TaskProgress",
+    "ValidationPlan",
     "VisitSummary",
     "check_name",
+    "plan_kind",
 ]

@@ -8,8 +8,11 @@ from enum import Enum
 from typing import Any
 
 from latlas_coordinator.domain.names import check_name
+from latlas_latency.measurement import Conditions
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchConfig
+
+_MOST_ROUNDS = 1000
 
 
 class Role(Enum):
@@ -19,6 +22,8 @@ class Role(Enum):
     TRAINING = "training"
     CALIBRATION = "calibration"
     VALIDATION = "validation"
+    SELECTED = "selected"
+    ALONE = "alone"
     MEASURED = "measured"
 
 
@@ -36,6 +41,7 @@ class Sampling:
 
     Attributes:
         n_rounds: visits wanted, one per round.
+        n_extra_rounds: further visits at most, for a task whose visits disagree.
         warmup_runs: inferences before each visit that are not timed.
         min_runs: timed inferences per visit, at least.
         min_duration_ns: timed duration of a visit, at least.
@@ -47,6 +53,7 @@ class Sampling:
     min_runs: int = 5
     min_duration_ns: int = 50_000_000
     timeout_ns: int = 120_000_000_000
+    n_extra_rounds: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -55,12 +62,16 @@ class Sampling:
             ("min_runs", 1),
             ("min_duration_ns", 0),
             ("timeout_ns", 1),
+            ("n_extra_rounds", 0),
         ):
             value = getattr(self, name)
             if value < least:
                 raise InvalidInputError(f"sampling: {name} must be at least {least}, not {value}")
-        if self.n_rounds > 1000:
-            raise InvalidInputError(f"sampling: n_rounds must be at most 1000, not {self.n_rounds}")
+        for name in ("n_rounds", "n_extra_rounds"):
+            if getattr(self, name) > _MOST_ROUNDS:
+                raise InvalidInputError(
+                    f"sampling: {name} must be at most {_MOST_ROUNDS}, not {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,38 @@ class ProfilePlan:
 
 
 @dataclass(frozen=True)
+class ValidationPlan:
+    """Measure networks that a table was not made from; fields as in the message of the same name.
+
+    Attributes:
+        space: name of the table's space; filled in when the campaign is started.
+    """
+
+    table: str
+    n_random_networks: int
+    n_selected_networks: int
+    n_spread_networks: int
+    stand_alone: bool
+    seed: int
+    space: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.table:
+            raise InvalidInputError("plan: a validation needs the name of a table")
+        for name, most in (
+            ("n_random_networks", 100_000),
+            ("n_selected_networks", 10_000),
+            ("n_spread_networks", 1_000),
+            ("seed", 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise InvalidInputError(f"plan: {name} must be 0 to {most}, not {value}")
+        if not (self.n_random_networks or self.n_selected_networks or self.n_spread_networks):
+            raise InvalidInputError("plan: a validation needs at least one network")
+
+
+@dataclass(frozen=True)
 class MeasuredProgram:
     """An uploaded program and what to call it."""
 
@@ -111,7 +154,18 @@ class MeasurePlan:
             seen.add(program.sha256)
 
 
-Plan = ProfilePlan | MeasurePlan
+Plan = ProfilePlan | ValidationPlan | MeasurePlan
+
+PLAN_KINDS: dict[str, type[Plan]] = {
+    "profile": ProfilePlan,
+    "validation": ValidationPlan,
+    "measure": MeasurePlan,
+}
+
+
+def plan_kind(plan: Plan) -> str:
+    """What a plan is called in records."""
+    return next(name for name, kind in PLAN_KINDS.items() if isinstance(plan, kind))
 
 
 @dataclass(frozen=True)
@@ -139,8 +193,8 @@ class Campaign:
 
     @property
     def space(self) -> str:
-        """Name of the space that is profiled; empty for measured programs."""
-        return self.plan.space if isinstance(self.plan, ProfilePlan) else ""
+        """Name of the space that its networks are of; empty for measured programs."""
+        return "" if isinstance(self.plan, MeasurePlan) else self.plan.space
 
     def definition(self) -> dict[str, Any]:
         """Field path → value of all that the user chose; two equal ones are one campaign."""
@@ -149,7 +203,7 @@ class Campaign:
             plan = {"programs": [[program.sha256, program.label] for program in self.plan.programs]}
         return {
             "target": self.target,
-            "plan.kind": "profile" if isinstance(self.plan, ProfilePlan) else "measure",
+            "plan.kind": plan_kind(self.plan),
             **{f"plan.{name}": value for name, value in plan.items()},
             **{f"sampling.{name}": value for name, value in vars(self.sampling).items()},
         }
@@ -207,6 +261,7 @@ class TaskProgress:
         attempts: leases under which it has failed.
         failure: why it was given up; None while it is not.
         last_failure: the newest failure, whether it was given up or not.
+        n_extra_rounds: rounds beyond those of its sampling, since its visits disagreed.
     """
 
     task: Task
@@ -214,15 +269,15 @@ class TaskProgress:
     attempts: int = 0
     failure: TaskFailure | None = None
     last_failure: TaskFailure | None = None
+    n_extra_rounds: int = 0
 
     @property
     def missing_rounds(self) -> tuple[int, ...]:
         """Rounds without a visit, rising; empty where the task was given up."""
         if self.failure is not None:
             return ()
-        return tuple(
-            number for number in range(self.task.sampling.n_rounds) if number not in self.visited
-        )
+        n_rounds = self.task.sampling.n_rounds + self.n_extra_rounds
+        return tuple(number for number in range(n_rounds) if number not in self.visited)
 
 
 @dataclass(frozen=True)
@@ -254,7 +309,17 @@ class CampaignStatus:
 
 @dataclass(frozen=True)
 class VisitSummary:
-    """A visit in a listing; durations in nanoseconds, `median_ns` over its `n_runs` inferences."""
+    """A visit in a listing.
+
+    Attributes:
+        task_id: its task.
+        round: its round.
+        device_id: the board.
+        started_ns: Unix time at the first timed inference.
+        median_ns: median duration of an inference.
+        n_runs: timed inferences.
+        conditions: state of the device.
+    """
 
     task_id: str
     round: int
@@ -262,3 +327,4 @@ class VisitSummary:
     started_ns: int
     median_ns: int
     n_runs: int
+    conditions: Conditions = Conditions()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,10 +19,13 @@ from latlas_coordinator.domain import (
     Role,
     Sampling,
     Task,
+    ValidationPlan,
 )
-from latlas_coordinator.planning import plan_profile
+from latlas_coordinator.planning import PlannedNetwork, plan_profile, plan_validation
 from latlas_coordinator.storage import Store
+from latlas_latency.formats import load_latency_model
 from latlas_latency.measurement import PLAIN, PROFILED, Target
+from latlas_latency.table import LookupTable
 from latlas_ops.errors import (
     ConflictError,
     InvalidInputError,
@@ -30,6 +33,7 @@ from latlas_ops.errors import (
     RuntimeUnavailableError,
 )
 from latlas_ops.network import Network
+from latlas_ops.space import ArchConfig, SearchSpace
 from latlas_ops.spaces import get_space
 from latlas_ops.writers.onnx_writer import write_onnx
 
@@ -59,21 +63,25 @@ def start_campaign(store: Store, definition: CampaignDefinition, now_ns: int) ->
 
     Raises:
         ConflictError: the name stands for another definition; the message names the field.
-        NotFoundError: no such target, space or program.
+        NotFoundError: no such target, space, table or program.
         InvalidInputError: a value is out of range, or the space too small for the plan.
         RuntimeUnavailableError: the target's runtime cannot run such a campaign.
+        TargetMismatchError: a table cannot be validated on another target than its own.
     """
-    campaign = Campaign(
-        definition.name, definition.target, definition.plan, definition.sampling, now_ns
-    )
+    plan = definition.plan
+    if isinstance(plan, ValidationPlan):
+        plan = replace(plan, space=_space_of_table(store, plan.table))
+    campaign = Campaign(definition.name, definition.target, plan, definition.sampling, now_ns)
     there = _find(store, campaign.name)
     if there is not None:
         return _require_same(there, campaign)
     target = store.get_target(campaign.target)
-    if isinstance(campaign.plan, ProfilePlan):
-        tasks = list(_profile_tasks(store, campaign, campaign.plan, target))
+    if isinstance(plan, ProfilePlan):
+        tasks = list(_profile_tasks(store, campaign, plan, target))
+    elif isinstance(plan, ValidationPlan):
+        tasks = list(_validation_tasks(store, campaign, plan, target))
     else:
-        tasks = _measure_tasks(store, campaign, campaign.plan)
+        tasks = _measure_tasks(store, campaign, plan)
     try:
         store.create_campaign(campaign, tasks)
     except ConflictError:
@@ -127,27 +135,72 @@ def _require_same(there: CampaignStatus, wanted: Campaign) -> CampaignStatus:
     return there
 
 
+def _space_of_table(store: Store, table: str) -> str:
+    record = store.get_latency_model(table)
+    if record.kind != "table":
+        raise InvalidInputError(f"{table!r} is not a table but a predictor ({record.kind})")
+    if not record.space:
+        raise InvalidInputError(
+            f"table {table!r} belongs to no search space, so that no network of it can be drawn"
+        )
+    return record.space
+
+
 def _profile_tasks(
     store: Store, campaign: Campaign, plan: ProfilePlan, target: Target
 ) -> Iterator[Task]:
-    """Writes the programs of a profile campaign and yields its tasks, networks in random order.
+    """The tasks of a profile campaign; see `_network_tasks`."""
+    space = get_space(plan.space)
+    _require_profiler(store, target)
+    return _network_tasks(store, campaign, space, plan_profile(space, plan), plan.seed, target)
+
+
+def _validation_tasks(
+    store: Store, campaign: Campaign, plan: ValidationPlan, target: Target
+) -> Iterator[Task]:
+    """The tasks of a validation campaign; see `_network_tasks`."""
+    space = get_space(plan.space)
+    table = load_latency_model(store.read_latency_model(plan.table))
+    assert isinstance(table, LookupTable)
+    if plan.n_random_networks or plan.n_selected_networks:
+        # Only networks that are spread may ask whether a table holds on another target.
+        table.target.require_same(target)
+    source = store.get_latency_model(plan.table).campaign
+    seen = [progress.task.arch for progress in store.list_tasks(source)] if source else []
+    networks = plan_validation(space, plan, table, [arch for arch in seen if arch is not None])
+    alone = space.slot_entries.ops if plan.stand_alone else ()
+    singles = [Network.chain([op]) for op in alone]
+    return _network_tasks(store, campaign, space, networks, plan.seed, target, singles)
+
+
+def _network_tasks(
+    store: Store,
+    campaign: Campaign,
+    space: SearchSpace,
+    planned: Sequence[PlannedNetwork],
+    seed: int,
+    target: Target,
+    alone: Iterable[Network] = (),
+) -> Iterator[Task]:
+    """Writes programs and yields their tasks, networks in random order.
 
     The order mixes roles, so that no role gets a stretch of time for itself where a campaign is
     measured in several leases; a cover network is measured with and without node times in a row.
     """
-    space = get_space(plan.space)
-    _require_profiler(store, target)
-    planned = plan_profile(space, plan)
+    wanted: list[tuple[Role, ArchConfig | None, Network]] = [
+        (one.role, one.arch, space.network(one.arch)) for one in planned
+    ]
+    wanted += [(Role.ALONE, None, network) for network in alone]
     numbers = dict.fromkeys(Role, 0)
     labels = []
-    for network in planned:
-        labels.append(f"{network.role.value} {numbers[network.role]}")
-        numbers[network.role] += 1
-    order = np.random.default_rng([plan.seed, _ORDER_STREAM]).permutation(len(planned)).tolist()
+    for role, _, _ in wanted:
+        labels.append(f"{role.value} {numbers[role]}")
+        numbers[role] += 1
+    order = np.random.default_rng([seed, _ORDER_STREAM]).permutation(len(wanted)).tolist()
     n_tasks = 0
     for index in order:
-        role, arch = planned[index].role, planned[index].arch
-        sha256 = _write_program(store, space.network(arch), target.batch)
+        role, arch, network = wanted[index]
+        sha256 = _write_program(store, network, target.batch)
         for mode in (PROFILED, PLAIN) if role is Role.COVER else (PLAIN,):
             yield Task(
                 task_id=f"{campaign.name}:{n_tasks}",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from latlas_coordinator.domain import (
     AgentRecord,
+    Campaign,
+    CampaignState,
     LeaseRecord,
     LeaseReference,
     LeaseState,
@@ -17,6 +19,7 @@ from latlas_coordinator.domain import (
     TaskProgress,
 )
 from latlas_coordinator.scheduling import LeasePolicy, Situation, schedule
+from latlas_coordinator.settling import extra_rounds
 from latlas_coordinator.storage import Store
 from latlas_latency.measurement import Device, Target
 from latlas_ops.errors import ConflictError, InvalidInputError
@@ -82,13 +85,14 @@ class Dispatch:
     Attributes:
         work: new leases to be sent.
         active: identities of all active leases.
-        next_deadline_ns: when the next lease will be lost; None where there is none.
+        next_look_ns: when to look again at the latest: as the next lease will be lost, or at once
+            where rounds were added; None where there is no need.
         changed: whether a campaign, a task or a device changed.
     """
 
     work: tuple[Work, ...]
     active: frozenset[str]
-    next_deadline_ns: int | None
+    next_look_ns: int | None
     changed: bool
 
 
@@ -145,16 +149,41 @@ def dispatch(store: Store, now_ns: int, policy: LeasePolicy, new_id: Callable[[]
         for lease in decision.leases
         if (found := _create(store, lease, tasks, targets, programs)) is not None
     ]
-    finished = store.finish_campaigns()
-    for name in finished:
-        _LOG.info("campaign %s is finished", name)
+    ended = [_settle(store, campaign) for campaign in store.list_complete_campaigns()]
     active = store.list_active_leases()
+    looks_ns = [lease.deadline_ns for lease in active]
+    if not all(ended):  # rounds were added, and a device may be idle
+        looks_ns.append(now_ns)
     return Dispatch(
         work=tuple(work),
         active=frozenset(lease.lease_id for lease in active),
-        next_deadline_ns=min((lease.deadline_ns for lease in active), default=None),
-        changed=bool(decision.expired or decision.given_up or work or finished),
+        next_look_ns=min(looks_ns, default=None),
+        changed=bool(decision.expired or decision.given_up or work or ended),
     )
+
+
+def _settle(store: Store, campaign: Campaign) -> bool:
+    """Ends a campaign that is complete, or has tasks visited again whose visits disagree.
+
+    Returns:
+        Whether it ended.
+    """
+    if campaign.sampling.n_extra_rounds:
+        more = extra_rounds(
+            store.list_tasks(campaign.name), store.list_visit_summaries(campaign.name)
+        )
+        if more:
+            _LOG.info(
+                "campaign %s: visits of %d tasks disagree; %d more visits",
+                campaign.name,
+                len(more),
+                sum(more.values()),
+            )
+            store.add_rounds(more)
+            return False
+    store.end_campaign(campaign.name, CampaignState.FINISHED)
+    _LOG.info("campaign %s is finished", campaign.name)
+    return True
 
 
 def _create(

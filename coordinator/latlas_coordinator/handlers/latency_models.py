@@ -200,11 +200,13 @@ class ModelCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, int], StoredModel] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, int, int], StoredModel] = OrderedDict()
 
     def get(self, store: Store, name: str) -> StoredModel:
         """The model of a name as it is now in the store; raises `NotFoundError`."""
-        key = name, store.get_latency_model(name).created_ns
+        record = store.get_latency_model(name)
+        # A validation replaces the model by one that carries it.
+        key = name, record.created_ns, record.validation.measured_ns if record.validation else 0
         with self._lock:
             if key in self._loaded:
                 self._loaded.move_to_end(key)

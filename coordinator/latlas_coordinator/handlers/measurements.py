@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from latlas_coordinator.domain import Role, Task, VisitSummary
 from latlas_coordinator.storage import Store
-from latlas_latency.observations import Observation
+from latlas_latency.observations import Observation, undisturbed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def list_measurements(store: Store, campaign: str) -> list[Measurement]:
 def read_observations(
     store: Store, campaign: str, roles: Collection[Role]
 ) -> list[tuple[Task, Observation]]:
-    """Tasks of these roles that have visits and a known network, with all they have measured.
+    """Tasks of these roles that have visits and a known network, with what models are made from.
+
+    Visits that were disturbed are left out while better ones remain; see `undisturbed`.
 
     Raises:
         NotFoundError: no campaign has that name.
@@ -53,16 +55,22 @@ def read_observations(
     visits = store.read_visits(campaign, roles)
     programs = store.get_programs({task.program_sha256 for task in tasks})
     targets = {name: store.get_target(name) for name in {task.target for task in tasks}}
-    found = []
-    for task in tasks:
+    measured = [
+        task
+        for task in tasks
+        if task.task_id in visits and programs[task.program_sha256].network is not None
+    ]
+    observations = []
+    for task in measured:
         program = programs[task.program_sha256]
-        if task.task_id in visits and program.network is not None:
-            observation = Observation(
+        assert program.network is not None
+        observations.append(
+            Observation(
                 network=program.network,
                 tensor_positions=program.tensor_positions,
                 visits=tuple(visits[task.task_id]),
                 arch=task.arch,
                 target=targets[task.target],
             )
-            found.append((task, observation))
-    return found
+        )
+    return list(zip(measured, undisturbed(observations), strict=True))

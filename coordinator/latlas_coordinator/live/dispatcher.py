@@ -30,7 +30,7 @@ def new_lease_id() -> str:
 
 
 class Dispatcher:
-    """Looks at the store whenever something may have become free, and at the next deadline."""
+    """Looks at the store whenever something may have become free, and when a look is due."""
 
     def __init__(
         self,
@@ -77,9 +77,9 @@ class Dispatcher:
                 await asyncio.wait_for(self._wake.wait(), wait_s)
 
     def _wait_s(self, result: Dispatch) -> float | None:
-        if result.next_deadline_ns is None:
+        if result.next_look_ns is None:
             return None
-        return max(0.0, (result.next_deadline_ns - self._clock_ns()) / _NS_PER_S) + 0.01
+        return max(0.0, (result.next_look_ns - self._clock_ns()) / _NS_PER_S) + 0.01
 
     def _deliver(self, result: Dispatch) -> None:
         for work in result.work:

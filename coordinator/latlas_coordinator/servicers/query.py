@@ -11,8 +11,15 @@ import numpy as np
 
 from latlas_coordinator import messages
 from latlas_coordinator.domain import CampaignState, check_name
-from latlas_coordinator.handlers import campaigns, latency_models, measurements, targets
+from latlas_coordinator.handlers import (
+    campaigns,
+    judging,
+    latency_models,
+    measurements,
+    targets,
+)
 from latlas_coordinator.live.coordinator import Coordinator, stopping_error
+from latlas_latency.judgement_wire import revalidation_to_message
 from latlas_latency.model import Subjects
 from latlas_latency.wire import target_to_message
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError
@@ -164,6 +171,26 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
         )
         self._coordinator.changes.notify()
         return messages.latency_model_message(record)
+
+    async def ValidateTable(
+        self, request: query_pb2.JudgeTableRequest, context: Context
+    ) -> query_pb2.LatencyModelInfo:
+        """See `query.proto`."""
+        record = await self._workers.compute(
+            judging.validate_table, self._store, request.name, request.campaign
+        )
+        self._coordinator.changes.notify()
+        return messages.latency_model_message(record)
+
+    async def RevalidateTable(
+        self, request: query_pb2.JudgeTableRequest, context: Context
+    ) -> query_pb2.Revalidation:
+        """See `query.proto`."""
+        return revalidation_to_message(
+            await self._workers.compute(
+                judging.revalidate_table, self._store, request.name, request.campaign
+            )
+        )
 
     async def FitPredictor(
         self, request: query_pb2.FitPredictorRequest, context: Context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from latlas_coordinator.domain import (
     AgentRecord,
@@ -165,8 +165,16 @@ class Store(ABC):
         """Marks a task as failed for good; raises `NotFoundError`."""
 
     @abstractmethod
-    def finish_campaigns(self) -> list[str]:
-        """Ends as `FINISHED` running campaigns without open tasks; returns their names."""
+    def list_complete_campaigns(self) -> list[Campaign]:
+        """Running campaigns without open tasks, oldest first."""
+
+    @abstractmethod
+    def add_rounds(self, n_rounds: Mapping[str, int]) -> None:
+        """Has tasks visited so many times more.
+
+        Raises:
+            NotFoundError: there is no such task.
+        """
 
     # -- leases ----------------------------------------------------------------------------
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from latlas_coordinator.domain import (
+    PLAN_KINDS,
     LeaseItem,
     MeasuredProgram,
-    MeasurePlan,
     Plan,
-    ProfilePlan,
+    plan_kind,
 )
+from latlas_latency.formats.fields import Fields
+from latlas_latency.formats.records import validation_from, validation_record
 from latlas_latency.measurement import WHOLE_NETWORK, Conditions, Device, RuntimeCapability, Series
 from latlas_latency.validation import Validation
 from latlas_ops.errors import LatlasError, StorageError
@@ -108,16 +110,15 @@ def device_from_json(record: Mapping[str, Any]) -> Device:
 
 def plan_to_json(plan: Plan) -> Json:
     """The plan's fields and its kind."""
-    kind = "profile" if isinstance(plan, ProfilePlan) else "measure"
-    return {"kind": kind, **dataclasses.asdict(plan)}
+    return {"kind": plan_kind(plan), **dataclasses.asdict(plan)}
 
 
 def plan_from_json(record: Mapping[str, Any]) -> Plan:
     """Inverse of `plan_to_json`."""
-    fields = {name: value for name, value in record.items() if name != "kind"}
-    if record["kind"] == "profile":
-        return ProfilePlan(**fields)
-    return MeasurePlan(tuple(MeasuredProgram(**program) for program in fields["programs"]))
+    fields: dict[str, Any] = {name: value for name, value in record.items() if name != "kind"}
+    if "programs" in fields:
+        fields["programs"] = tuple(MeasuredProgram(**program) for program in fields["programs"])
+    return PLAN_KINDS[record["kind"]](**fields)
 
 
 def arch_to_json(arch: ArchConfig | None) -> Json:
@@ -143,20 +144,10 @@ def items_from_json(record: Sequence[Any]) -> tuple[LeaseItem, ...]:
 
 
 def validation_to_json(validation: Validation | None) -> Json:
-    """The figures by name; None stays None. Infinities and NaNs become None."""
-    if validation is None:
-        return None
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value
-        for name, value in vars(validation).items()
-    }
+    """As in the files of latency models."""
+    return validation_record(validation)
 
 
 def validation_from_json(record: Mapping[str, Any] | None) -> Validation | None:
-    """Inverse of `validation_to_json`; None within becomes NaN."""
-    if record is None:
-        return None
-    values: dict[str, Any] = {
-        name: float("nan") if value is None else value for name, value in record.items()
-    }
-    return Validation(**values)
+    """Inverse of `validation_to_json`."""
+    return validation_from(None if record is None else Fields(dict(record), "stored validation"))

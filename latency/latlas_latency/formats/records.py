@@ -10,22 +10,30 @@ from latlas_latency.calibration import LEAST_NETWORKS, AffineFit
 from latlas_latency.formats.fields import Fields, as_number
 from latlas_latency.measurement.target import Target
 from latlas_latency.space_reference import SpaceReference
-from latlas_latency.validation import Validation
+from latlas_latency.validation import Errors, NamedErrors, Validation
 from latlas_ops.errors import InvalidInputError
 
 Record = dict[str, Any]
 
 AFFINE_FIELDS = ("intercept_ms", "slope", "covariance", "residual", "n_networks")
 
+_ERROR_FIELDS = tuple(field.name for field in dataclasses.fields(Errors))
 _VALIDATION_FIELDS = tuple(field.name for field in dataclasses.fields(Validation))
+_LATER: Record = {"pair_order": None, "n_pairs": 0, "measured_ns": 0, "parts": [], "baselines": []}
+"""What a validation has whose file was written before these fields were."""
 
 
 def without_nan(record: Record) -> Record:
-    """The record with null for NaN, which JSON cannot hold."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in record.items()
-    }
+    """The record with null for NaN, which JSON cannot hold, at any depth."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: clean(inner) for name, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [clean(inner) for inner in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {name: clean(value) for name, value in record.items()}
 
 
 def target_from(record: Fields) -> Target:
@@ -85,7 +93,32 @@ def validation_from(record: Fields | None) -> Validation | None:
     """The validation of `validation_record`."""
     if record is None:
         return None
+    record = Fields({**_LATER, **record.as_dict()}, record.path, _VALIDATION_FIELDS)
+    return Validation(
+        **vars(_errors_from(record)),
+        interval_coverage=record.number_or_nan("interval_coverage"),
+        interval_level=record.number_or_nan("interval_level"),
+        label_noise=record.number_or_nan("label_noise"),
+        common_mode_free_noise=record.number_or_nan("common_mode_free_noise"),
+        measured_ns=record.integer("measured_ns"),
+        parts=_named_errors_from(record, "parts"),
+        baselines=_named_errors_from(record, "baselines"),
+    )
+
+
+def _errors_from(record: Fields) -> Errors:
     figures = {
-        name: record.number_or_nan(name) for name in _VALIDATION_FIELDS if name != "n_networks"
+        name: record.number_or_nan(name)
+        for name in _ERROR_FIELDS
+        if name not in ("n_networks", "n_pairs")
     }
-    return Validation(n_networks=record.integer("n_networks", 1), **figures)
+    return Errors(
+        n_networks=record.integer("n_networks", 1), n_pairs=record.integer("n_pairs"), **figures
+    )
+
+
+def _named_errors_from(record: Fields, name: str) -> tuple[NamedErrors, ...]:
+    return tuple(
+        NamedErrors(**vars(_errors_from(row)), name=row.text("name"))
+        for row in record.rows(name, (*_ERROR_FIELDS, "name"))
+    )

@@ -15,7 +15,7 @@
                 "label_noise", "common_mode_free_noise",   fractions or null
                 "drift_removed",
                 "profiler_cost": {"per_node_ns", "per_run_ns", "n_networks", "node_share"},
-                "remainder_share"} or null,
+                "remainder_share", "n_visits", "n_left_out", "n_disturbed"} or null,
  "validation": {...} or null,              see `latlas_latency.validation`; all fractions
  "entries": [{"op": {"attributes", "dtype", "inputs", "kind"},
               "mean_ms", "spread_ms", "n_occurrences", "n_visits",
@@ -58,6 +58,9 @@ VERSION = 1
 
 _HEAD = ("format", "version", "target", "space", "calibration", "conditions", "validation")
 _ENTRY_FIELDS = ("op", "mean_ms", "spread_ms", "n_occurrences", "n_visits", "kind")
+_LATER_CONDITIONS = {"n_visits": 0, "n_left_out": 0, "n_disturbed": 0}
+"""What the conditions of a table lack whose file was written before these fields were."""
+
 _CONDITION_FIELDS = tuple(field.name for field in dataclasses.fields(TableConditions))
 _COST_FIELDS = tuple(field.name for field in dataclasses.fields(ProfilerCost))
 
@@ -96,7 +99,7 @@ def load(data: bytes) -> LookupTable:
             space=None if space is None else space_from(space),
             entries=entries,
             calibration=_calibration_from(calibration),
-            conditions=_conditions_from(record.optional_fields("conditions", _CONDITION_FIELDS)),
+            conditions=_conditions_from(record.optional_fields("conditions")),
             validation=validation_from(record.optional_fields("validation")),
         )
     except InvalidInputError as error:
@@ -155,6 +158,7 @@ def _conditions_record(conditions: TableConditions | None) -> Record | None:
 def _conditions_from(record: Fields | None) -> TableConditions | None:
     if record is None:
         return None
+    record = Fields({**_LATER_CONDITIONS, **record.as_dict()}, record.path, _CONDITION_FIELDS)
     cost = record.fields("profiler_cost", _COST_FIELDS)
     return TableConditions(
         first_visit_ns=record.integer("first_visit_ns"),
@@ -172,4 +176,7 @@ def _conditions_from(record: Fields | None) -> TableConditions | None:
             cost.number("node_share", 0),
         ),
         remainder_share=record.number("remainder_share", 0),
+        n_visits=record.integer("n_visits"),
+        n_left_out=record.integer("n_left_out"),
+        n_disturbed=record.integer("n_disturbed"),
     )

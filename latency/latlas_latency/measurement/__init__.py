@@ -1,6 +1,14 @@
 """What a measurement is: devices, targets, visits and their statistics. Light: numpy only."""
 
 from latlas_latency.measurement.device import Device, RuntimeCapability
+from latlas_latency.measurement.flags import (
+    Flag,
+    FlagThresholds,
+    VisitSelection,
+    kept_visits,
+    usual_clocks_mhz,
+    visit_flags,
+)
 from latlas_latency.measurement.target import Target
 from latlas_latency.measurement.visit import (
     MODES,
@@ -19,8 +27,14 @@ __all__ = [
     "WHOLE_NETWORK",
     "Conditions",
     "Device",
+    "Flag",
+    "FlagThresholds",
     "RuntimeCapability",
     "Series",
     "Target",
     "Visit",
+    "VisitSelection",
+    "kept_visits",
+    "usual_clocks_mhz",
+    "visit_flags",
 ]

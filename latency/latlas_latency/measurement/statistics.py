@@ -181,6 +181,44 @@ def kendall_tau_b(left: ArrayLike, right: ArrayLike) -> float:
     return concordance / scale if scale > 0 else math.nan
 
 
+def pair_order(
+    macs: ArrayLike,
+    measured: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    macs_within: float = 0.05,
+    latency_beyond: float = 0.03,
+) -> tuple[float, int]:
+    """How often a prediction orders two networks rightly that MACs can hardly tell apart.
+
+    Counted are the pairs whose multiply-accumulates differ by at most `macs_within` of the larger
+    and whose measured latencies by more than `latency_beyond` of the larger, so that the right
+    order is beyond doubt. A pair that is predicted equal counts half.
+
+    Args:
+        macs: multiply-accumulates, `(n,)`.
+        measured: latencies, `(n,)`.
+        predicted: predicted latencies, `(n,)`.
+        macs_within: a fraction.
+        latency_beyond: a fraction.
+
+    Returns:
+        The share that is ordered rightly (NaN without a pair), and the number of pairs.
+    """
+    truth, answer = _pair(measured, predicted, least=1)
+    sizes, _ = _pair(macs, measured, least=1)
+    one, other = np.triu_indices(len(truth), k=1)
+    alike = np.abs(sizes[one] - sizes[other]) <= macs_within * np.maximum(sizes[one], sizes[other])
+    apart = np.abs(truth[one] - truth[other]) > latency_beyond * np.maximum(
+        truth[one], truth[other]
+    )
+    one, other = one[alike & apart], other[alike & apart]
+    if not one.size:
+        return math.nan, 0
+    agreement = np.sign(truth[one] - truth[other]) * np.sign(answer[one] - answer[other])
+    return float(np.mean((agreement + 1) / 2)), int(one.size)
+
+
 def _pair(left: ArrayLike, right: ArrayLike, *, least: int) -> tuple[Floats, Floats]:
     first = np.asarray(left, dtype=np.float64)
     second = np.asarray(right, dtype=np.float64)

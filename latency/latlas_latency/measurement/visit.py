@@ -29,6 +29,12 @@ class Conditions:
         other_cpu_share: share of all cores' time that others used during the visit, 0 to 1.
         available_memory_bytes: memory still to be had.
         governor: frequency governor.
+        waiting_share: share of the visit in which the measuring thread that waited longest could
+            have run but was kept off its core, 0 to 1: somebody else was on it.
+        memory_stall_share: share of the visit in which some process on the device stood still
+            for want of memory, 0 to 1.
+        power_mode: what the device is set to, in its own words; steadier than a clock reading.
+        online_cores: cores that are switched on: those that `other_cpu_share` speaks of.
     """
 
     clock_mhz: float | None = None
@@ -38,6 +44,10 @@ class Conditions:
     other_cpu_share: float | None = None
     available_memory_bytes: int | None = None
     governor: str | None = None
+    waiting_share: float | None = None
+    memory_stall_share: float | None = None
+    power_mode: str | None = None
+    online_cores: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,6 +77,10 @@ class Conditions(google.protobuf.message.Message):
     OTHER_CPU_SHARE_FIELD_NUMBER: builtins.int
     AVAILABLE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     GOVERNOR_FIELD_NUMBER: builtins.int
+    WAITING_SHARE_FIELD_NUMBER: builtins.int
+    MEMORY_STALL_SHARE_FIELD_NUMBER: builtins.int
+    POWER_MODE_FIELD_NUMBER: builtins.int
+    ONLINE_CORES_FIELD_NUMBER: builtins.int
     clock_mhz: builtins.float
     temperature_celsius: builtins.float
     throttled: builtins.bool
@@ -84,6 +88,10 @@ class Conditions(google.protobuf.message.Message):
     other_cpu_share: builtins.float
     available_memory_bytes: builtins.int
     governor: builtins.str
+    waiting_share: builtins.float
+    memory_stall_share: builtins.float
+    power_mode: builtins.str
+    online_cores: builtins.int
     def __init__(
         self,
         *,
@@ -94,9 +102,13 @@ class Conditions(google.protobuf.message.Message):
         other_cpu_share: builtins.float | None = ...,
         available_memory_bytes: builtins.int | None = ...,
         governor: builtins.str | None = ...,
+        waiting_share: builtins.float | None = ...,
+        memory_stall_share: builtins.float | None = ...,
+        power_mode: builtins.str | None = ...,
+        online_cores: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_load_1min", b"_load_1min", "_other_cpu_share", b"_other_cpu_share", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "load_1min", b"load_1min", "other_cpu_share", b"other_cpu_share", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_load_1min", b"_load_1min", "_other_cpu_share", b"_other_cpu_share", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "load_1min", b"load_1min", "other_cpu_share", b"other_cpu_share", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_load_1min", b"_load_1min", "_memory_stall_share", b"_memory_stall_share", "_online_cores", b"_online_cores", "_other_cpu_share", b"_other_cpu_share", "_power_mode", b"_power_mode", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "_waiting_share", b"_waiting_share", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "load_1min", b"load_1min", "memory_stall_share", b"memory_stall_share", "online_cores", b"online_cores", "other_cpu_share", b"other_cpu_share", "power_mode", b"power_mode", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waiting_share", b"waiting_share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_load_1min", b"_load_1min", "_memory_stall_share", b"_memory_stall_share", "_online_cores", b"_online_cores", "_other_cpu_share", b"_other_cpu_share", "_power_mode", b"_power_mode", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "_waiting_share", b"_waiting_share", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "load_1min", b"load_1min", "memory_stall_share", b"memory_stall_share", "online_cores", b"online_cores", "other_cpu_share", b"other_cpu_share", "power_mode", b"power_mode", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waiting_share", b"waiting_share"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_available_memory_bytes", b"_available_memory_bytes"]) -> typing.Literal["available_memory_bytes"] | None: ...
     @typing.overload
@@ -106,11 +118,19 @@ class Conditions(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_load_1min", b"_load_1min"]) -> typing.Literal["load_1min"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_stall_share", b"_memory_stall_share"]) -> typing.Literal["memory_stall_share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_online_cores", b"_online_cores"]) -> typing.Literal["online_cores"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_other_cpu_share", b"_other_cpu_share"]) -> typing.Literal["other_cpu_share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_power_mode", b"_power_mode"]) -> typing.Literal["power_mode"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_temperature_celsius", b"_temperature_celsius"]) -> typing.Literal["temperature_celsius"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_throttled", b"_throttled"]) -> typing.Literal["throttled"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_waiting_share", b"_waiting_share"]) -> typing.Literal["waiting_share"] | None: ...
 
 global___Conditions = Conditions
 

@@ -207,6 +207,42 @@ class ProfilePlan(google.protobuf.message.Message):
 global___ProfilePlan = ProfilePlan
 
 @typing.final
+class ValidationPlan(google.protobuf.message.Message):
+    """Measure networks that a table was not made from."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: builtins.int
+    N_RANDOM_NETWORKS_FIELD_NUMBER: builtins.int
+    N_SELECTED_NETWORKS_FIELD_NUMBER: builtins.int
+    N_SPREAD_NETWORKS_FIELD_NUMBER: builtins.int
+    STAND_ALONE_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    table: builtins.str
+    n_random_networks: builtins.int
+    """Every gene uniform."""
+    n_selected_networks: builtins.int
+    """Found by searches with the table itself, which go where it errs low."""
+    n_spread_networks: builtins.int
+    """Spread evenly over the range of predicted latency."""
+    stand_alone: builtins.bool
+    """Also measure every op of the space alone, for the baselines."""
+    seed: builtins.int
+    def __init__(
+        self,
+        *,
+        table: builtins.str = ...,
+        n_random_networks: builtins.int = ...,
+        n_selected_networks: builtins.int = ...,
+        n_spread_networks: builtins.int = ...,
+        stand_alone: builtins.bool = ...,
+        seed: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["n_random_networks", b"n_random_networks", "n_selected_networks", b"n_selected_networks", "n_spread_networks", b"n_spread_networks", "seed", b"seed", "stand_alone", b"stand_alone", "table", b"table"]) -> None: ...
+
+global___ValidationPlan = ValidationPlan
+
+@typing.final
 class MeasurePlan(google.protobuf.message.Message):
     """Measure programs that were uploaded."""
 
@@ -252,11 +288,14 @@ class Sampling(google.protobuf.message.Message):
     MIN_RUNS_FIELD_NUMBER: builtins.int
     MIN_DURATION_NS_FIELD_NUMBER: builtins.int
     TIMEOUT_NS_FIELD_NUMBER: builtins.int
+    N_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
     n_rounds: builtins.int
     warmup_runs: builtins.int
     min_runs: builtins.int
     min_duration_ns: builtins.int
     timeout_ns: builtins.int
+    n_extra_rounds: builtins.int
+    """Further visits at most, for a program whose visits disagree."""
     def __init__(
         self,
         *,
@@ -265,8 +304,9 @@ class Sampling(google.protobuf.message.Message):
         min_runs: builtins.int = ...,
         min_duration_ns: builtins.int = ...,
         timeout_ns: builtins.int = ...,
+        n_extra_rounds: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "n_rounds", b"n_rounds", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "n_extra_rounds", b"n_extra_rounds", "n_rounds", b"n_rounds", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
 
 global___Sampling = Sampling
 
@@ -278,6 +318,7 @@ class StartCampaignRequest(google.protobuf.message.Message):
     TARGET_FIELD_NUMBER: builtins.int
     PROFILE_FIELD_NUMBER: builtins.int
     MEASURE_FIELD_NUMBER: builtins.int
+    VALIDATION_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     name: builtins.str
     target: builtins.str
@@ -285,6 +326,8 @@ class StartCampaignRequest(google.protobuf.message.Message):
     def profile(self) -> global___ProfilePlan: ...
     @property
     def measure(self) -> global___MeasurePlan: ...
+    @property
+    def validation(self) -> global___ValidationPlan: ...
     @property
     def sampling(self) -> global___Sampling: ...
     def __init__(
@@ -294,11 +337,12 @@ class StartCampaignRequest(google.protobuf.message.Message):
         target: builtins.str = ...,
         profile: global___ProfilePlan | None = ...,
         measure: global___MeasurePlan | None = ...,
+        validation: global___ValidationPlan | None = ...,
         sampling: global___Sampling | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["measure", b"measure", "plan", b"plan", "profile", b"profile", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["measure", b"measure", "name", b"name", "plan", b"plan", "profile", b"profile", "sampling", b"sampling", "target", b"target"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["plan", b"plan"]) -> typing.Literal["profile", "measure"] | None: ...
+    def HasField(self, field_name: typing.Literal["measure", b"measure", "plan", b"plan", "profile", b"profile", "sampling", b"sampling", "validation", b"validation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["measure", b"measure", "name", b"name", "plan", b"plan", "profile", b"profile", "sampling", b"sampling", "target", b"target", "validation", b"validation"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["plan", b"plan"]) -> typing.Literal["profile", "measure", "validation"] | None: ...
 
 global___StartCampaignRequest = StartCampaignRequest
 
@@ -439,7 +483,7 @@ class Measurement(google.protobuf.message.Message):
     task_id: builtins.str
     label: builtins.str
     role: builtins.str
-    """cover, training, calibration, validation or measured."""
+    """cover, training, calibration, validation, selected, alone or measured."""
     mode: builtins.str
     subject: builtins.str
     @property
@@ -507,6 +551,25 @@ class BuildTableRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["campaign", b"campaign", "name", b"name"]) -> None: ...
 
 global___BuildTableRequest = BuildTableRequest
+
+@typing.final
+class JudgeTableRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CAMPAIGN_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The table."""
+    campaign: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        campaign: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["campaign", b"campaign", "name", b"name"]) -> None: ...
+
+global___JudgeTableRequest = JudgeTableRequest
 
 @typing.final
 class FitPredictorRequest(google.protobuf.message.Message):
@@ -590,6 +653,11 @@ class Validation(google.protobuf.message.Message):
     INTERVAL_LEVEL_FIELD_NUMBER: builtins.int
     LABEL_NOISE_FIELD_NUMBER: builtins.int
     COMMON_MODE_FREE_NOISE_FIELD_NUMBER: builtins.int
+    PAIR_ORDER_FIELD_NUMBER: builtins.int
+    N_PAIRS_FIELD_NUMBER: builtins.int
+    MEASURED_NS_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    BASELINES_FIELD_NUMBER: builtins.int
     n_networks: builtins.int
     mape: builtins.float
     max_error: builtins.float
@@ -601,6 +669,17 @@ class Validation(google.protobuf.message.Message):
     interval_level: builtins.float
     label_noise: builtins.float
     common_mode_free_noise: builtins.float
+    pair_order: builtins.float
+    """Share of pairs of networks of equal MACs whose order is right, and how many pairs there are."""
+    n_pairs: builtins.int
+    measured_ns: builtins.int
+    """Unix time of the last visit that it rests on."""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedErrors]:
+        """The same networks in parts, and other models on all of them."""
+
+    @property
+    def baselines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedErrors]: ...
     def __init__(
         self,
         *,
@@ -615,10 +694,102 @@ class Validation(google.protobuf.message.Message):
         interval_level: builtins.float = ...,
         label_noise: builtins.float = ...,
         common_mode_free_noise: builtins.float = ...,
+        pair_order: builtins.float = ...,
+        n_pairs: builtins.int = ...,
+        measured_ns: builtins.int = ...,
+        parts: collections.abc.Iterable[global___NamedErrors] | None = ...,
+        baselines: collections.abc.Iterable[global___NamedErrors] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["common_mode_free_noise", b"common_mode_free_noise", "interval_coverage", b"interval_coverage", "interval_level", b"interval_level", "label_noise", b"label_noise", "mape", b"mape", "max_error", b"max_error", "n_networks", b"n_networks", "r2", b"r2", "share_within_10_percent", b"share_within_10_percent", "share_within_5_percent", b"share_within_5_percent", "spearman", b"spearman"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["baselines", b"baselines", "common_mode_free_noise", b"common_mode_free_noise", "interval_coverage", b"interval_coverage", "interval_level", b"interval_level", "label_noise", b"label_noise", "mape", b"mape", "max_error", b"max_error", "measured_ns", b"measured_ns", "n_networks", b"n_networks", "n_pairs", b"n_pairs", "pair_order", b"pair_order", "parts", b"parts", "r2", b"r2", "share_within_10_percent", b"share_within_10_percent", "share_within_5_percent", b"share_within_5_percent", "spearman", b"spearman"]) -> None: ...
 
 global___Validation = Validation
+
+@typing.final
+class NamedErrors(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    N_NETWORKS_FIELD_NUMBER: builtins.int
+    MAPE_FIELD_NUMBER: builtins.int
+    MAX_ERROR_FIELD_NUMBER: builtins.int
+    SPEARMAN_FIELD_NUMBER: builtins.int
+    R2_FIELD_NUMBER: builtins.int
+    SHARE_WITHIN_5_PERCENT_FIELD_NUMBER: builtins.int
+    SHARE_WITHIN_10_PERCENT_FIELD_NUMBER: builtins.int
+    PAIR_ORDER_FIELD_NUMBER: builtins.int
+    N_PAIRS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    n_networks: builtins.int
+    mape: builtins.float
+    max_error: builtins.float
+    spearman: builtins.float
+    r2: builtins.float
+    share_within_5_percent: builtins.float
+    share_within_10_percent: builtins.float
+    pair_order: builtins.float
+    n_pairs: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        n_networks: builtins.int = ...,
+        mape: builtins.float = ...,
+        max_error: builtins.float = ...,
+        spearman: builtins.float = ...,
+        r2: builtins.float = ...,
+        share_within_5_percent: builtins.float = ...,
+        share_within_10_percent: builtins.float = ...,
+        pair_order: builtins.float = ...,
+        n_pairs: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mape", b"mape", "max_error", b"max_error", "n_networks", b"n_networks", "n_pairs", b"n_pairs", "name", b"name", "pair_order", b"pair_order", "r2", b"r2", "share_within_10_percent", b"share_within_10_percent", "share_within_5_percent", b"share_within_5_percent", "spearman", b"spearman"]) -> None: ...
+
+global___NamedErrors = NamedErrors
+
+@typing.final
+class Revalidation(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    SCALE_ERROR_FIELD_NUMBER: builtins.int
+    ERROR_AS_IS_FIELD_NUMBER: builtins.int
+    ERROR_RESCALED_FIELD_NUMBER: builtins.int
+    SCATTER_FIELD_NUMBER: builtins.int
+    EXPECTED_SCATTER_FIELD_NUMBER: builtins.int
+    NOISE_FIELD_NUMBER: builtins.int
+    N_NETWORKS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    verdict: builtins.str
+    """valid, rescale or rebuild."""
+    scale: builtins.float
+    """Measured over predicted latency, and the relative standard error of that."""
+    scale_error: builtins.float
+    error_as_is: builtins.float
+    error_rescaled: builtins.float
+    scatter: builtins.float
+    """Relative standard deviation of the networks about the scale, and what was to be expected."""
+    expected_scatter: builtins.float
+    noise: builtins.float
+    n_networks: builtins.int
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        verdict: builtins.str = ...,
+        scale: builtins.float = ...,
+        scale_error: builtins.float = ...,
+        error_as_is: builtins.float = ...,
+        error_rescaled: builtins.float = ...,
+        scatter: builtins.float = ...,
+        expected_scatter: builtins.float = ...,
+        noise: builtins.float = ...,
+        n_networks: builtins.int = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error_as_is", b"error_as_is", "error_rescaled", b"error_rescaled", "expected_scatter", b"expected_scatter", "n_networks", b"n_networks", "noise", b"noise", "reason", b"reason", "scale", b"scale", "scale_error", b"scale_error", "scatter", b"scatter", "verdict", b"verdict"]) -> None: ...
+
+global___Revalidation = Revalidation
 
 @typing.final
 class ListLatencyModelsRequest(google.protobuf.message.Message):

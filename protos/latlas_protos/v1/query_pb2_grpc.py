@@ -90,6 +90,16 @@ class QueryServiceStub(object):
                 request_serializer=latlas__protos_dot_v1_dot_query__pb2.BuildTableRequest.SerializeToString,
                 response_deserializer=latlas__protos_dot_v1_dot_query__pb2.LatencyModelInfo.FromString,
                 _registered_method=True)
+        self.ValidateTable = channel.unary_unary(
+                '/latlas_protos.v1.QueryService/ValidateTable',
+                request_serializer=latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.SerializeToString,
+                response_deserializer=latlas__protos_dot_v1_dot_query__pb2.LatencyModelInfo.FromString,
+                _registered_method=True)
+        self.RevalidateTable = channel.unary_unary(
+                '/latlas_protos.v1.QueryService/RevalidateTable',
+                request_serializer=latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.SerializeToString,
+                response_deserializer=latlas__protos_dot_v1_dot_query__pb2.Revalidation.FromString,
+                _registered_method=True)
         self.FitPredictor = channel.unary_unary(
                 '/latlas_protos.v1.QueryService/FitPredictor',
                 request_serializer=latlas__protos_dot_v1_dot_query__pb2.FitPredictorRequest.SerializeToString,
@@ -188,6 +198,19 @@ class QueryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateTable(self, request, context):
+        """Judges a table by an ended campaign that was started with a validation plan.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevalidateTable(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FitPredictor(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -275,6 +298,16 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.BuildTable,
                     request_deserializer=latlas__protos_dot_v1_dot_query__pb2.BuildTableRequest.FromString,
                     response_serializer=latlas__protos_dot_v1_dot_query__pb2.LatencyModelInfo.SerializeToString,
+            ),
+            'ValidateTable': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateTable,
+                    request_deserializer=latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.FromString,
+                    response_serializer=latlas__protos_dot_v1_dot_query__pb2.LatencyModelInfo.SerializeToString,
+            ),
+            'RevalidateTable': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevalidateTable,
+                    request_deserializer=latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.FromString,
+                    response_serializer=latlas__protos_dot_v1_dot_query__pb2.Revalidation.SerializeToString,
             ),
             'FitPredictor': grpc.unary_unary_rpc_method_handler(
                     servicer.FitPredictor,
@@ -599,6 +632,60 @@ class QueryService(object):
             '/latlas_protos.v1.QueryService/BuildTable',
             latlas__protos_dot_v1_dot_query__pb2.BuildTableRequest.SerializeToString,
             latlas__protos_dot_v1_dot_query__pb2.LatencyModelInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/latlas_protos.v1.QueryService/ValidateTable',
+            latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.SerializeToString,
+            latlas__protos_dot_v1_dot_query__pb2.LatencyModelInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevalidateTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/latlas_protos.v1.QueryService/RevalidateTable',
+            latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.SerializeToString,
+            latlas__protos_dot_v1_dot_query__pb2.Revalidation.FromString,
             options,
             channel_credentials,
             insecure,

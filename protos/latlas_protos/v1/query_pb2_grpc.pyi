@@ -79,6 +79,17 @@ class QueryServiceStub:
         latlas_protos.v1.query_pb2.LatencyModelInfo,
     ]
 
+    ValidateTable: grpc.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.JudgeTableRequest,
+        latlas_protos.v1.query_pb2.LatencyModelInfo,
+    ]
+    """Judges a table by an ended campaign that was started with a validation plan."""
+
+    RevalidateTable: grpc.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.JudgeTableRequest,
+        latlas_protos.v1.query_pb2.Revalidation,
+    ]
+
     FitPredictor: grpc.UnaryUnaryMultiCallable[
         latlas_protos.v1.query_pb2.FitPredictorRequest,
         latlas_protos.v1.query_pb2.LatencyModelInfo,
@@ -160,6 +171,17 @@ class QueryServiceAsyncStub:
     BuildTable: grpc.aio.UnaryUnaryMultiCallable[
         latlas_protos.v1.query_pb2.BuildTableRequest,
         latlas_protos.v1.query_pb2.LatencyModelInfo,
+    ]
+
+    ValidateTable: grpc.aio.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.JudgeTableRequest,
+        latlas_protos.v1.query_pb2.LatencyModelInfo,
+    ]
+    """Judges a table by an ended campaign that was started with a validation plan."""
+
+    RevalidateTable: grpc.aio.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.JudgeTableRequest,
+        latlas_protos.v1.query_pb2.Revalidation,
     ]
 
     FitPredictor: grpc.aio.UnaryUnaryMultiCallable[
@@ -266,6 +288,21 @@ class QueryServiceServicer(metaclass=abc.ABCMeta):
         request: latlas_protos.v1.query_pb2.BuildTableRequest,
         context: _ServicerContext,
     ) -> typing.Union[latlas_protos.v1.query_pb2.LatencyModelInfo, collections.abc.Awaitable[latlas_protos.v1.query_pb2.LatencyModelInfo]]: ...
+
+    @abc.abstractmethod
+    def ValidateTable(
+        self,
+        request: latlas_protos.v1.query_pb2.JudgeTableRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[latlas_protos.v1.query_pb2.LatencyModelInfo, collections.abc.Awaitable[latlas_protos.v1.query_pb2.LatencyModelInfo]]:
+        """Judges a table by an ended campaign that was started with a validation plan."""
+
+    @abc.abstractmethod
+    def RevalidateTable(
+        self,
+        request: latlas_protos.v1.query_pb2.JudgeTableRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[latlas_protos.v1.query_pb2.Revalidation, collections.abc.Awaitable[latlas_protos.v1.query_pb2.Revalidation]]: ...
 
     @abc.abstractmethod
     def FitPredictor(

@@ -66,6 +66,7 @@ class VisitRows(SqlBase):
                 db.visits.c.round,
                 db.visits.c.device_id,
                 db.visits.c.started_ns,
+                db.visits.c.conditions,
                 db.visits.c.network_samples,
             )
             .join(db.tasks, db.tasks.c.task_id == db.visits.c.task_id)
@@ -87,6 +88,7 @@ class VisitRows(SqlBase):
                     started_ns=row.started_ns,
                     median_ns=round(float(np.median(samples_ns))),
                     n_runs=len(samples_ns),
+                    conditions=conditions_from_json(row.conditions),
                 )
             )
         return summaries

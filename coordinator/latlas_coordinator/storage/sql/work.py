@@ -152,24 +152,24 @@ class WorkRows(SqlBase):
             if not changed.rowcount:
                 raise NotFoundError(f"no task {failure.task_id!r}")
 
-    def finish_campaigns(self) -> list[str]:
-        """See `Store.finish_campaigns`."""
+    def list_complete_campaigns(self) -> list[Campaign]:
+        """See `Store.list_complete_campaigns`."""
         has_open = exists().where(db.tasks.c.campaign == db.campaigns.c.name, _OPEN)
+        query = select(db.campaigns).where(_RUNNING, ~has_open).order_by(db.campaigns.c.number)
+        with self._reading() as connection:
+            return [_campaign(row) for row in connection.execute(query)]
+
+    def add_rounds(self, n_rounds: Mapping[str, int]) -> None:
+        """See `Store.add_rounds`."""
         with self._writing() as connection:
-            names = list(
-                connection.execute(
-                    select(db.campaigns.c.name)
-                    .where(_RUNNING, ~has_open)
-                    .order_by(db.campaigns.c.number)
-                ).scalars()
-            )
-            if names:
-                connection.execute(
-                    update(db.campaigns)
-                    .where(db.campaigns.c.name.in_(names))
-                    .values(state=CampaignState.FINISHED.value)
+            for task_id, n_more in n_rounds.items():
+                changed = connection.execute(
+                    update(db.tasks)
+                    .where(db.tasks.c.task_id == task_id)
+                    .values(n_rounds=db.tasks.c.n_rounds + n_more)
                 )
-            return names
+                if not changed.rowcount:
+                    raise NotFoundError(f"no task {task_id!r}")
 
 
 def campaign_is_there(connection: Connection, name: str) -> bool:
@@ -325,6 +325,7 @@ def _progress(connection: Connection, condition: ColumnElement[bool]) -> list[Ta
                     else TaskFailure(row.task_id, row.error_code, row.reason)
                 ),
                 last_failure=last_failure.get(row.task_id),
+                n_extra_rounds=row.n_rounds - sampling.n_rounds,
             )
         )
     return found

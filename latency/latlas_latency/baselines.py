@@ -1,0 +1,121 @@
+"""What a lookup table has to beat: simpler models on the same measurements.
+
+Each of them is fitted to what the table itself had, its calibration networks or as much measuring
+time, so that a comparison says what measuring ops in their real surroundings is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_latency.calibration import LEAST_NETWORKS, fit_affine
+from latlas_latency.measurement.target import Target
+from latlas_latency.observations import Observation, arch_batch, measure_drift
+from latlas_ops.costs import network_cost
+from latlas_ops.errors import InvalidInputError, MissingDependencyError
+from latlas_ops.opspec import OpSpec
+from latlas_ops.space import SearchSpace
+
+MACS_AFFINE = "MACs, affine"
+ALONE_SUM = "ops alone, sum"
+ALONE_AFFINE = "ops alone, affine"
+MLP = "MLP, same measuring time"
+
+Milliseconds = NDArray[np.float64]
+
+
+def line_baselines(
+    calibration: Sequence[Observation],
+    alone: Sequence[Observation],
+    unseen: Sequence[Observation],
+) -> dict[str, Milliseconds]:
+    """Predictions by straight lines through the calibration networks, and by ops timed alone.
+
+    Args:
+        calibration: the networks that calibrated the table; with fewer than three there is no
+            line.
+        alone: programs of one op each; baselines that need an op which is not among them are
+            left out.
+        unseen: the networks that are predicted, `n` of them.
+
+    Returns:
+        Name → predicted latency, `(n,)` milliseconds.
+    """
+    found: dict[str, Milliseconds] = {}
+    drift = measure_drift(calibration) if calibration else None
+    labels_ms = np.array([drift.latency_ns(seen) / 1e6 for seen in calibration] if drift else [])
+    has_line = len(calibration) >= LEAST_NETWORKS
+    if has_line:
+        line = fit_affine(_macs(calibration), labels_ms, MACS_AFFINE)
+        found[MACS_AFFINE] = line.mean(_macs(unseen))
+    alone_ms = {seen.network.ops[0]: seen.latency_ms for seen in alone}
+    if _cover(alone_ms, [*calibration, *unseen]):
+        found[ALONE_SUM] = _sums_ms(alone_ms, unseen)
+        if has_line:
+            line = fit_affine(_sums_ms(alone_ms, calibration), labels_ms, ALONE_AFFINE)
+            found[ALONE_AFFINE] = line.mean(found[ALONE_SUM])
+    return found
+
+
+def mlp_baseline(
+    training: Sequence[Observation],
+    unseen: Sequence[Observation],
+    space: SearchSpace,
+    target: Target,
+    *,
+    device_ns: int,
+    seed: int,
+) -> dict[str, Milliseconds]:
+    """Predictions by an MLP on as many whole networks as fit into a time of measuring.
+
+    Args:
+        training: whole networks of the space in random order.
+        unseen: the networks that are predicted, `n` architectures of the space.
+        space: the space.
+        target: what was measured on.
+        device_ns: time that the device spent on the table, timed inferences alone.
+        seed: of the fit.
+
+    Returns:
+        Name → predicted latency, `(n,)` milliseconds; nothing where there are too few networks
+        for a fit, or the package that fits is not installed.
+    """
+    from latlas_latency.predictors.mlp import fit_mlp
+
+    spent_ns = list(accumulate(device_time_ns([seen]) for seen in training))
+    chosen = [seen for seen, total in zip(training, spent_ns, strict=True) if total <= device_ns]
+    batch, unseen_batch = arch_batch(chosen, space), arch_batch(unseen, space)
+    if not chosen or batch is None or unseen_batch is None:
+        return {}
+    drift = measure_drift(chosen)
+    labels_ms = np.array([drift.latency_ns(seen) / 1e6 for seen in chosen])
+    try:
+        model = fit_mlp(batch, labels_ms, target, seed=seed)
+    except (InvalidInputError, MissingDependencyError):
+        return {}
+    return {f"{MLP} ({len(chosen)} networks)": model.predict(unseen_batch).mean_ms}
+
+
+def device_time_ns(observations: Sequence[Observation]) -> int:
+    """Time that devices spent in the timed inferences of all visits."""
+    return sum(visit.duration_ns for seen in observations for visit in seen.visits)
+
+
+def _macs(observations: Sequence[Observation]) -> NDArray[np.float64]:
+    return np.array([network_cost(seen.network).macs for seen in observations], dtype=np.float64)
+
+
+def _cover(alone_ms: Mapping[OpSpec, float], observations: Sequence[Observation]) -> bool:
+    return bool(alone_ms) and all(
+        op in alone_ms for seen in observations for op in seen.network.ops
+    )
+
+
+def _sums_ms(
+    alone_ms: Mapping[OpSpec, float], observations: Sequence[Observation]
+) -> NDArray[np.float64]:
+    return np.array([sum(alone_ms[op] for op in seen.network.ops) for seen in observations])
