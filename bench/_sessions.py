@@ -41,7 +41,8 @@ class Amounts:
         space: the search space.
         levels: graph-optimisation levels, one target each.
         min_occurrences: cover networks that each op occurs in, at least.
-        n_calibration, n_training: whole networks of the profile campaign.
+        n_calibration, n_training: whole networks of the profile campaign; the latter are for the
+            MLP among the baselines.
         n_random, n_selected: whole networks that judge the table.
         n_rounds: visits per network and mode of the profile campaign.
         n_validation_rounds: visits per network that judges.

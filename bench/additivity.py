@@ -4,10 +4,12 @@
 
 Every session starts a coordinator and an agent of its own, profiles OFA-MobileNetV3 at four
 resolutions under onnxruntime at graph levels ALL and BASIC, builds the tables, and measures 60
-networks that they were not made from: half random, half found by searches with the table itself. A
-last session does the same beside a neighbour that thrashes the cache. All raw samples stay in
-FOLDER (`session-N/fleet/latlas.db`): every figure is recomputed from them, with `--figures-only`
-without a device.
+networks that they were not made from: half random, half found by searches with the table itself. The
+first session also measures what the baselines need: every op alone, and training networks for as
+long as the table took. The last one asks thirty times whether a table still holds. One more session
+runs beside a neighbour that thrashes the cache. All raw samples stay in FOLDER
+(`session-N/fleet/latlas.db`): every figure is recomputed from them, with `--figures-only` without a
+device.
 
 Exit code 0 when every bar holds, 1 when one does not, 2 when there is nothing to judge.
 """
@@ -120,15 +122,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(folder: Path, amounts: Amounts, n_sessions: int, *, disturbed: bool) -> None:
+    short = dataclasses.replace(amounts, n_training=0, stand_alone=False)
     for number in range(1, n_sessions + 1):
         name = f"{SESSION}-{number}"
         print(f"{name}:", flush=True)
-        last = number == n_sessions and disturbed
-        again = dataclasses.replace(amounts, n_revalidations=20, n_changes=5) if last else amounts
-        measure_session(folder / name, again, sys.stdout)
+        wanted = amounts if number == 1 else short
+        if number == n_sessions and disturbed:
+            wanted = dataclasses.replace(wanted, n_revalidations=20, n_changes=5)
+        measure_session(folder / name, wanted, sys.stdout)
     if disturbed:
         print(f"{DISTURBED}:", flush=True)
-        measure_session(folder / DISTURBED, amounts, sys.stdout, disturbed=True)
+        measure_session(folder / DISTURBED, short, sys.stdout, disturbed=True)
 
 
 def _open_stores(folder: Path, stack: ExitStack) -> dict[str, Store]:

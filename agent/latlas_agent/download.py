@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import zlib
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -14,7 +15,7 @@ import grpc.aio
 from latlas_agent.backoff import backoff_delays_s
 from latlas_agent.programs import Chunk
 from latlas_agent.status import latlas_error_of
-from latlas_ops.errors import LatlasError, NotFoundError, ProtocolError
+from latlas_ops.errors import CorruptProgramError, LatlasError, NotFoundError, ProtocolError
 from latlas_protos.v1 import fleet_pb2, fleet_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
@@ -56,9 +57,10 @@ class ProgramDownload:
             request = fleet_pb2.DownloadProgramRequest(sha256=sha256, offset_bytes=offset_bytes)
             try:
                 async for piece in self._stub.DownloadProgram(request):
-                    offset_bytes += len(piece.data)
+                    data = _decompressed(piece, sha256) if piece.compressed else piece.data
+                    offset_bytes += len(data)
                     delays_s = backoff_delays_s(self._rng)
-                    yield Chunk(piece.data, piece.total_bytes)
+                    yield Chunk(data, piece.total_bytes)
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _TRANSIENT:
@@ -71,6 +73,16 @@ class ProgramDownload:
                     delay_s,
                 )
             await asyncio.sleep(delay_s)
+
+
+def _decompressed(piece: fleet_pb2.ProgramChunk, sha256: str) -> bytes:
+    """What a compressed piece holds, never more than the whole program may have."""
+    try:
+        return zlib.decompressobj().decompress(piece.data, max(1, piece.total_bytes))
+    except zlib.error as error:
+        raise CorruptProgramError(
+            f"program {sha256[:12]} is corrupt: a piece of it cannot be decompressed ({error})"
+        ) from error
 
 
 def _final(error: grpc.aio.AioRpcError, sha256: str) -> LatlasError:

@@ -93,6 +93,7 @@ class TableConditions:
         n_visits: visits that the figures rest on.
         n_left_out: further visits that were disturbed and left out.
         n_disturbed: of `n_visits`, those that were disturbed and had no better ones beside them.
+        weight_cost_ms_per_mb: what weights cost the rest of a network; part of the entries.
     """
 
     first_visit_ns: int
@@ -108,6 +109,7 @@ class TableConditions:
     n_visits: int = 0
     n_left_out: int = 0
     n_disturbed: int = 0
+    weight_cost_ms_per_mb: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_latency.attribution import attribute
-from latlas_latency.calibration import Calibration, fit_affine
+from latlas_latency.calibration import LEAST_NETWORKS, Calibration, fit_affine
 from latlas_latency.measurement.statistics import robust_mean, robust_standard_deviation
 from latlas_latency.measurement.target import Target
 from latlas_latency.observations import (
@@ -26,6 +26,8 @@ from latlas_latency.observations import (
 from latlas_latency.profiler_cost import ProfilerCost, fit_profiler_cost
 from latlas_latency.space_reference import SpaceReference
 from latlas_latency.table import LookupTable, TableConditions, TableEntry
+from latlas_latency.weight_cost import fit_weight_cost
+from latlas_ops.costs import network_cost, op_cost
 from latlas_ops.errors import InvalidInputError, UnknownOpError
 from latlas_ops.opspec import OpSpec
 from latlas_ops.space import SearchSpace
@@ -53,8 +55,10 @@ def build_table(
        subtracted.
     4. Places of one op, on whatever network or board, are merged by a robust mean. An op that
        never had a node of its own (fused into a neighbour everywhere) gets no entry.
-    5. Sums of entries are calibrated on whole networks; without any, the table stays
-       uncalibrated and says so.
+    5. Sums of entries are calibrated on whole networks: the calibration networks and, as they were
+       measured without profiler too, the cover networks. What the weights of an op cost the rest
+       of its network is fitted first and charged to its entry; see `weight_cost`. Without
+       calibration networks the table stays uncalibrated and says so.
 
     Args:
         profiled: cover networks with node times.
@@ -88,9 +92,14 @@ def build_table(
         entries=_entries(covers, cost),
         conditions=_conditions(everything, covers, drift, cost),
     )
-    if not calibration:
+    if len(calibration) < LEAST_NETWORKS:
+        if calibration:
+            raise InvalidInputError(
+                f"calibration needs at least {LEAST_NETWORKS} networks, got {len(calibration)}; "
+                "measure more"
+            )
         return table
-    return replace(table, calibration=_calibrate(table, calibration, drift))
+    return _calibrated(table, calibration, plain, drift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,17 +198,38 @@ def _merge(op: OpSpec, places: Sequence[NDArray[np.float64]]) -> TableEntry:
     )
 
 
-def _calibrate(table: LookupTable, calibration: Sequence[Observation], drift: Drift) -> Calibration:
-    networks = [observation.network for observation in calibration]
+def _calibrated(
+    table: LookupTable,
+    calibration: Sequence[Observation],
+    plain: Sequence[Observation],
+    drift: Drift,
+) -> LookupTable:
+    """The table with its entries charged for their weights, and the line to whole networks."""
     try:
-        sums = table.entry_sums_ms(networks)
+        table.entry_sums_ms([observation.network for observation in calibration])
     except UnknownOpError as error:
         raise UnknownOpError(
             f"calibration networks go beyond the cover networks: {error}"
         ) from error
-    labels = np.array([drift.latency_ns(observation) for observation in calibration]) / 1e6
-    noise = float(np.sqrt(np.mean(table.entry_noise(networks) ** 2)))
-    return Calibration(fit_affine(sums, labels, "calibration"), noise)
+    whole = [*calibration, *plain]
+    networks = [observation.network for observation in whole]
+    latency_ms = np.array([drift.latency_ns(observation) for observation in whole]) / 1e6
+    weight_mb = [network_cost(network).weight_bytes / 1e6 for network in networks]
+    cost = fit_weight_cost(table.entry_sums_ms(networks), weight_mb, latency_ms)
+    entries = tuple(
+        replace(
+            entry,
+            mean_ms=round((entry.mean_ms + cost * op_cost(entry.op).weight_bytes / 1e6) * 1e6)
+            / 1e6,
+        )
+        for entry in table.entries
+    )
+    assert table.conditions is not None
+    conditions = replace(table.conditions, weight_cost_ms_per_mb=cost)
+    charged = replace(table, entries=entries, conditions=conditions)
+    fit = fit_affine(charged.entry_sums_ms(networks), latency_ms, "calibration")
+    noise = float(np.sqrt(np.mean(charged.entry_noise(networks) ** 2)))
+    return replace(charged, calibration=Calibration(fit, noise))
 
 
 def _conditions(

@@ -1,11 +1,13 @@
 """How a store is opened: by file, in memory, by URL; and what it refuses."""
 
+import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from latlas_coordinator.domain import ProgramOrigin, ProgramRecord
 from latlas_coordinator.storage import open_store
 from latlas_ops.errors import InvalidInputError, MissingDependencyError, StorageError
 
@@ -17,7 +19,7 @@ def execute(path: Path, statement: str) -> list[tuple[object, ...]]:
 
 def test_a_new_file_gets_the_schema_and_its_version(tmp_path):
     open_store(tmp_path / "latlas.db").close()
-    assert execute(tmp_path / "latlas.db", "SELECT version FROM latlas_schema") == [(1,)]
+    assert execute(tmp_path / "latlas.db", "SELECT version FROM latlas_schema") == [(2,)]
     assert execute(tmp_path / "latlas.db", "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -38,6 +40,21 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path):
     with pytest.raises(StorageError, match=r"latlas.db has schema 99 of a newer Latlas.*upgrade"):
         open_store(path)
     assert execute(path, "SELECT version FROM latlas_schema") == [(99,)]
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "latlas.db"
+    store = open_store(path)
+    data = b"a program"
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.put_program(ProgramRecord(sha256, "onnx", len(data), ProgramOrigin.UPLOADED), data)
+    store.close()
+    execute(path, f"UPDATE program_data SET data = X'{data.hex()}'")
+    execute(path, "UPDATE latlas_schema SET version = 1")
+    store = open_store(path)
+    assert store.read_program(sha256) == data
+    store.close()
+    assert execute(path, "SELECT version FROM latlas_schema") == [(2,)]
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):

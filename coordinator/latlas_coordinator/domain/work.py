@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -327,4 +327,4 @@ class VisitSummary:
     started_ns: int
     median_ns: int
     n_runs: int
-    conditions: Conditions = Conditions()
+    conditions: Conditions = field(default_factory=Conditions)

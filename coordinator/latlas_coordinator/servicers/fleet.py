@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import AsyncIterator
 
 import grpc.aio
@@ -22,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 _HELLO_TIMEOUT_S = 10.0
 _MAX_JOINING = 64
 _CHUNK_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 16
+_LEAST_GAIN = 0.7
 _NOT_HELD = "the agent does not hold it any more"
 
 _Requests = AsyncIterator[fleet_pb2.AgentMessage]
@@ -73,7 +76,12 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
             )
         for start in range(request.offset_bytes, len(data), _CHUNK_BYTES):
             chunk = data[start : start + _CHUNK_BYTES]
-            await context.write(fleet_pb2.ProgramChunk(data=chunk, total_bytes=len(data)))
+            compressed = _shrinks(chunk)
+            if compressed:
+                chunk = await workers.compute(zlib.compress, chunk, 1)
+            await context.write(
+                fleet_pb2.ProgramChunk(data=chunk, total_bytes=len(data), compressed=compressed)
+            )
 
     # -- coming and going ------------------------------------------------------------------
 
@@ -189,6 +197,12 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
             coordinator.store.finish_lease, session.agent_id, session.epoch, lease
         )
         coordinator.dispatcher.wake()
+
+
+def _shrinks(chunk: bytes) -> bool:
+    """Whether compressing pays, by the beginning of a chunk: trained weights hardly shrink."""
+    probe = chunk[:_PROBE_BYTES]
+    return len(zlib.compress(probe, 1)) < _LEAST_GAIN * len(probe)
 
 
 async def _read_hello(requests: _Requests) -> Greeting:

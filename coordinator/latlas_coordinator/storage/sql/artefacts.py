@@ -9,7 +9,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from latlas_coordinator.domain import LatencyModelRecord, ProgramOrigin, ProgramRecord
-from latlas_coordinator.storage.packing import validation_from_json, validation_to_json
+from latlas_coordinator.storage.packing import (
+    pack_program,
+    unpack_program,
+    validation_from_json,
+    validation_to_json,
+)
 from latlas_coordinator.storage.sql import schema as db
 from latlas_coordinator.storage.sql.engine import SqlBase
 from latlas_latency.measurement import Target
@@ -46,7 +51,9 @@ class ArtefactRows(SqlBase):
                         **meaning,
                     )
                 )
-                connection.execute(insert(db.program_data).values(sha256=record.sha256, data=data))
+                connection.execute(
+                    insert(db.program_data).values(sha256=record.sha256, data=pack_program(data))
+                )
             elif row.format != record.format:
                 raise ConflictError(
                     f"program {record.sha256} is there as {row.format}, not {record.format}"
@@ -84,7 +91,7 @@ class ArtefactRows(SqlBase):
             ).scalar_one_or_none()
         if data is None:
             raise _no_program(sha256)
-        return bytes(data)
+        return unpack_program(data)
 
     def put_latency_model(self, record: LatencyModelRecord, data: bytes) -> None:
         """See `Store.put_latency_model`."""

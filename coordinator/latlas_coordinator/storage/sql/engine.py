@@ -19,6 +19,7 @@ from sqlalchemy.pool import StaticPool
 
 from latlas_coordinator.storage.base import Store
 from latlas_coordinator.storage.sql import schema as db
+from latlas_coordinator.storage.sql.upgrade import upgrade
 from latlas_ops.errors import InvalidInputError, MissingDependencyError, StorageError
 
 _BUSY_TIMEOUT_MS = 30_000
@@ -91,6 +92,7 @@ class SqlBase(Store):
                     "created if it is not there"
                 )
             version = connection.execute(select(db.schema.c.version)).scalar_one()
+            upgrade(connection, version)
         if version > db.SCHEMA_VERSION:
             raise StorageError(
                 f"database {self._shown} has schema {version} of a newer Latlas; this one reads up "

@@ -26,7 +26,8 @@ from sqlalchemy import (
 
 from latlas_coordinator.domain import LeaseState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""History: 2 compresses programs."""
 
 metadata = MetaData()
 
