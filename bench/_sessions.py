@@ -141,7 +141,9 @@ class _Session:
                 n_calibration_networks=amounts.n_calibration,
                 n_validation_networks=0,
                 min_occurrences=amounts.min_occurrences,
-                sampling=Sampling(amounts.n_rounds, min_duration_ns=amounts.min_duration_ns),
+                sampling=Sampling(
+                    amounts.n_rounds, min_runs=3, min_duration_ns=amounts.min_duration_ns
+                ),
             )
         )
         if all(info.name != f"table-{level}" for info in self.lab.latency_models()):

@@ -4,12 +4,12 @@
 
 Every session starts a coordinator and an agent of its own, profiles OFA-MobileNetV3 at four
 resolutions under onnxruntime at graph levels ALL and BASIC, builds the tables, and measures 60
-networks that they were not made from: half random, half found by searches with the table itself. The
-first session also measures what the baselines need: every op alone, and training networks for as
-long as the table took. The last one asks thirty times whether a table still holds. One more session
-runs beside a neighbour that thrashes the cache. All raw samples stay in FOLDER
-(`session-N/fleet/latlas.db`): every figure is recomputed from them, with `--figures-only` without a
-device.
+networks that they were not made from: half random, half found by searches with the table itself;
+ten more calibrate the table for that sitting. The first session also measures what the baselines
+need: every op alone, and training networks for as long as the table took. The last one asks thirty
+times whether a table still holds. One more session runs beside a neighbour that thrashes the cache.
+All raw samples stay in FOLDER (`session-N/fleet/latlas.db`): every figure is recomputed from them,
+with `--figures-only` without a device.
 
 Exit code 0 when every bar holds, 1 when one does not, 2 when there is nothing to judge.
 """
@@ -45,10 +45,11 @@ from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.storage import Store
 from latlas_coordinator.storage.sql import open_store
 from latlas_latency.baselines import MACS_AFFINE, device_time_ns
+from latlas_latency.comparison import validate
 from latlas_latency.formats import load_latency_model
 from latlas_latency.observations import Observation
 from latlas_latency.table import LookupTable
-from latlas_latency.validation import Errors, Validation, validate
+from latlas_latency.validation import BEFORE_SESSION, Errors, Validation
 from latlas_ops.errors import InvalidInputError, LatlasError, NotFoundError
 from latlas_ops.spaces import get_space
 
@@ -75,6 +76,7 @@ class Judged:
         table: the table, recomputed from raw samples.
         validation: its errors on the session's unseen networks.
         unseen: those networks.
+        anchors: ten further networks of the session, by which the table is calibrated for it.
         device_seconds: timed inferences behind the table.
         wall_seconds: from the first to the last visit of the table's campaign, training networks
             of the MLP included.
@@ -85,6 +87,7 @@ class Judged:
     table: LookupTable
     validation: Validation
     unseen: tuple[Observation, ...]
+    anchors: tuple[Observation, ...]
     device_seconds: float
     wall_seconds: float
 
@@ -176,6 +179,10 @@ def _judge(session: str, store: Store) -> Iterator[Judged]:
             table,
             validation,
             tuple(observation for _, observation in unseen),
+            tuple(
+                observation
+                for _, observation in read_observations(store, campaign, (Role.CALIBRATION,))
+            ),
             device_time_ns(source) / 1e9,
             (max(started) - min(started)) / 1e9,
         )
@@ -214,7 +221,10 @@ def _error_figures(one: Judged) -> Iterator[Figure]:
     yield Figure(f"{name}: common-mode-free noise", 100 * noise, "%", 100 * NOISY_SITTING)
     yield Figure(f"{name}: MAPE", 100 * found.mape, "%", bar)
     for part in found.parts:
-        yield Figure(f"{name}: MAPE of {part.name}", 100 * part.mape, "%", bar)
+        its_bar = None if part.name == BEFORE_SESSION else bar
+        yield Figure(f"{name}: MAPE of {part.name}", 100 * part.mape, "%", its_bar)
+    drift = 100 * (found.session_scale - 1)
+    yield Figure(f"{name}: device slower than calibrated", drift, "%")
     yield Figure(f"{name}: R2", found.r2, "", LEAST_R2, "at least")
     within_5, within_10 = found.share_within_5_percent, found.share_within_10_percent
     yield Figure(f"{name}: within 5 %", 100 * within_5, "%", 100 * LEAST_WITHIN_5, "at least")
@@ -247,7 +257,11 @@ def _repeatability(calm: Sequence[Judged]) -> Iterator[Figure]:
 
 
 def _coverage(judged: Sequence[Judged]) -> Iterator[Figure]:
-    """Interval coverage on unseen networks: of each session's own table, and of the others'."""
+    """Interval coverage on unseen networks: of each session's own table, and of the others'.
+
+    Tables are calibrated for the session; beside it the coverage of the table as it was before,
+    whose intervals contain the drift between sessions.
+    """
     low, high = COVERAGE
     for tables in _by_level(judged).values():
         for session in tables:
@@ -255,13 +269,15 @@ def _coverage(judged: Sequence[Judged]) -> Iterator[Figure]:
                 if DISTURBED in (one.session, session.session) and one is not session:
                     continue
                 space = get_space(one.table.space.name) if one.table.space is not None else None
-                found = validate(one.table, session.unseen, space)
+                found = validate(one.table, session.unseen, space, anchors=session.anchors)
+                before = validate(one.table, session.unseen, space)
                 whose = "own table" if one is session else f"table of {one.session}"
                 inside = 100 * found.interval_coverage
                 name = f"{session.name}: {found.interval_level:.0%} intervals of {whose}"
                 yield Figure(name, inside, "%", 100 * low, "at least")
                 if inside > 100 * high:
-                    yield Figure(f"{name}: too wide", inside, "%", 100 * high)
+                    yield Figure(f"{name}: not too wide", inside, "%", 100 * high)
+                yield Figure(f"{name}, {BEFORE_SESSION}", 100 * before.interval_coverage, "%")
 
 
 def _disturbance(judged: Sequence[Judged]) -> Iterator[Figure]:

@@ -110,7 +110,7 @@ def estimate(visits: Sequence[Visit], duration_s: float) -> NoiseEstimate:
     parts = [matrix[:, first::_N_LABELS] for first in range(_N_LABELS)]
     truth = np.nanmedian(matrix, axis=1)
     errors = [np.abs(np.nanmedian(part, axis=1) / truth - 1).max() for part in parts]
-    found = [visit_flags(visit) for visit in visits]
+    found = [visit_flags(visit.conditions) for visit in visits]
     counts = Counter(flag.value for flags in found for flag in flags)
     return NoiseEstimate(
         label_noise=float(np.median([label_noise(part) for part in parts])),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Measurement,
         ModelInfo,
         Sampling,
+        Suspicions,
         VisitSummary,
     )
     from latlas_latency.formats import load_latency_model
@@ -68,6 +69,7 @@ _HOMES = {
         "Measurement",
         "ModelInfo",
         "Sampling",
+        "Suspicions",
         "VisitSummary",
     ),
     "latlas_latency.formats": ("load_latency_model",),
@@ -139,6 +141,7 @@ __all__ = [
     "SearchSpace",
     "SpaceMismatchError",
     "StorageError",
+    "Suspicions",
     "Target",
     "TargetMismatchError",
     "UnknownOpError",

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from latlas import messages
 from latlas.connection import DEFAULT_ADDRESS, Connection
-from latlas.records import CampaignStatus, DeviceState, Measurement, ModelInfo, Sampling
+from latlas.records import (
+    CampaignStatus,
+    DeviceState,
+    Measurement,
+    ModelInfo,
+    Sampling,
+    Suspicions,
+)
 from latlas_latency.judgement_wire import revalidation_from_message
 from latlas_latency.measurement.target import Target
 from latlas_latency.model import Prediction
@@ -237,7 +244,7 @@ class Lab:
         *,
         n_random_networks: int = 30,
         n_selected_networks: int = 30,
-        n_spread_networks: int = 0,
+        n_spread_networks: int = 10,
         stand_alone: bool = True,
         seed: int = 0,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
@@ -252,7 +259,8 @@ class Lab:
             target: name of the target; for random and selected networks the table's own.
             n_random_networks: networks with every gene uniform.
             n_selected_networks: networks that searches with this table find, where it errs low.
-            n_spread_networks: networks spread over the range of predicted latency.
+            n_spread_networks: networks spread over the range of predicted latency, which say how
+                fast the device is in this session.
             stand_alone: also measure every op of the space alone, for two of the baselines.
             seed: of the networks that are drawn.
             sampling: how each network is timed.
@@ -406,6 +414,21 @@ class Lab:
         request = pb.JudgeTableRequest(name=name, campaign=campaign)
         reply = self._connection.call(self._stub.RevalidateTable, request, TRANSFER_TIMEOUT_S)
         return revalidation_from_message(reply)
+
+    def suspicions(self, name: str, *, requeue: bool = False) -> Suspicions:
+        """What in a table, or in the visits behind it, cannot be right.
+
+        Args:
+            name: the table.
+            requeue: have it visited once more; build the table anew when the campaign has ended.
+
+        Raises:
+            NotFoundError: no such table.
+            InvalidInputError: it is a predictor, or `requeue` is asked of an imported table.
+        """
+        request = pb.FindSuspicionsRequest(name=name, requeue=requeue)
+        reply = self._connection.call(self._stub.FindSuspicions, request, TRANSFER_TIMEOUT_S)
+        return messages.suspicions(reply)
 
     def fit_predictor(
         self, name: str, campaign: str, kind: str = "mlp", seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,16 @@ from latlas.records import (
     CANCELLED,
     FINISHED,
     RUNNING,
+    BoardDisagreement,
     CampaignStatus,
     DeviceState,
     FailedTask,
     Measurement,
     ModelInfo,
+    MonotonicityBreak,
     Sampling,
+    Stretch,
+    Suspicions,
     VisitSummary,
 )
 from latlas_latency.judgement_wire import validation_from_message
@@ -27,6 +32,8 @@ from latlas_ops.network import Network
 from latlas_ops.opspec import OpSpec
 from latlas_ops.space import ArchBatch, ArchConfig
 from latlas_protos.v1 import query_pb2 as pb
+
+_Record = TypeVar("_Record", MonotonicityBreak, Stretch, BoardDisagreement)
 
 _STATES = {
     pb.CAMPAIGN_STATE_RUNNING: RUNNING,
@@ -58,6 +65,7 @@ def sampling_message(sampling: Sampling) -> pb.Sampling:
         min_duration_ns=sampling.min_duration_ns,
         timeout_ns=sampling.timeout_ns,
         n_extra_rounds=sampling.n_extra_rounds,
+        time_budget_ns=sampling.time_budget_ns,
     )
 
 
@@ -116,6 +124,21 @@ def model_info(message: pb.LatencyModelInfo) -> ModelInfo:
         n_entries=message.n_entries,
         calibrated=message.calibrated,
         validation=validation_from_message(message.validation),
+    )
+
+
+def suspicions(message: pb.Suspicions) -> Suspicions:
+    """What in a table cannot be right."""
+
+    def values(part: Any, kind: type[_Record]) -> _Record:
+        return kind(**{field: getattr(part, field) for field in kind.__dataclass_fields__})
+
+    return Suspicions(
+        breaks=tuple(values(part, MonotonicityBreak) for part in message.breaks),
+        stretches=tuple(values(part, Stretch) for part in message.stretches),
+        disagreements=tuple(values(part, BoardDisagreement) for part in message.disagreements),
+        campaign=message.campaign,
+        n_visits_requeued=message.n_visits_requeued,
     )
 
 

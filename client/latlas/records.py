@@ -25,6 +25,8 @@ class Sampling:
         min_duration_ns: least total time of the timed inferences in a visit.
         timeout_ns: a visit that takes longer counts as hung.
         n_extra_rounds: a program whose visits disagree is visited up to so many times more.
+        time_budget_ns: rounds end so long after measuring began, except that every program is
+            visited once; 0 for no limit.
     """
 
     n_rounds: int = 3
@@ -33,6 +35,7 @@ class Sampling:
     min_duration_ns: int = 30_000_000
     timeout_ns: int = 120_000_000_000
     n_extra_rounds: int = 3
+    time_budget_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,3 +176,77 @@ class ModelInfo:
     n_entries: int
     calibrated: bool
     validation: Validation | None
+
+
+@dataclass(frozen=True)
+class MonotonicityBreak:
+    """Two ops, equal but for one direction, of which the bigger is the faster.
+
+    Attributes:
+        smaller_op_key: key of the op that took longer.
+        bigger_op_key: key of the op that took less.
+        direction: `channels`, `kernel`, `expansion` or `resolution`.
+        ratio: latency of the smaller over that of the bigger.
+        sigmas: logarithm of the ratio in standard errors.
+    """
+
+    smaller_op_key: str
+    bigger_op_key: str
+    direction: str
+    ratio: float
+    sigmas: float
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Visits in a row on one board that were all slower, or faster, than the others.
+
+    Attributes:
+        device_id: the board.
+        first_visit_ns, last_visit_ns: Unix time of its first and last visit.
+        ratio: latency in it over latency outside.
+        n_visits: its visits.
+    """
+
+    device_id: str
+    first_visit_ns: int
+    last_visit_ns: int
+    ratio: float
+    n_visits: int
+
+
+@dataclass(frozen=True)
+class BoardDisagreement:
+    """A program that two boards put at different latencies.
+
+    Attributes:
+        label: what listings call the program.
+        faster_device_id, slower_device_id: the boards.
+        ratio: latency on the slower over that on the faster.
+        sigmas: logarithm of the ratio in standard errors.
+    """
+
+    label: str
+    faster_device_id: str
+    slower_device_id: str
+    ratio: float
+    sigmas: float
+
+
+@dataclass(frozen=True)
+class Suspicions:
+    """What in a table, or in the visits behind it, cannot be right; often nothing.
+
+    Attributes:
+        breaks: entries that are slower than that of a bigger op.
+        stretches: stretches of time in which a board was slower or faster than usual.
+        disagreements: programs that two boards put at different latencies.
+        campaign: the campaign that was given further visits; empty if none was.
+        n_visits_requeued: how many.
+    """
+
+    breaks: tuple[MonotonicityBreak, ...]
+    stretches: tuple[Stretch, ...]
+    disagreements: tuple[BoardDisagreement, ...]
+    campaign: str = ""
+    n_visits_requeued: int = 0

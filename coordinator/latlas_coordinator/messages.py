@@ -21,6 +21,7 @@ from latlas_coordinator.domain import (
 from latlas_coordinator.handlers.campaigns import CampaignDefinition
 from latlas_coordinator.handlers.fleet import Greeting, Work
 from latlas_coordinator.handlers.measurements import Measurement
+from latlas_coordinator.handlers.suspicion import Requeued, Suspicions
 from latlas_coordinator.handlers.targets import TargetRequest
 from latlas_latency.judgement_wire import validation_to_message
 from latlas_latency.model import Prediction
@@ -170,6 +171,7 @@ def definition_from_message(message: query_pb2.StartCampaignRequest) -> Campaign
             min_duration_ns=given.min_duration_ns,
             timeout_ns=given.timeout_ns,
             n_extra_rounds=given.n_extra_rounds,
+            time_budget_ns=given.time_budget_ns,
         )
     return CampaignDefinition(message.name, message.target, _plan(message), sampling)
 
@@ -277,6 +279,44 @@ def latency_model_message(record: LatencyModelRecord) -> query_pb2.LatencyModelI
         n_entries=record.n_entries,
         calibrated=record.calibrated,
         validation=validation_to_message(record.validation),
+    )
+
+
+def suspicions_message(found: Suspicions, requeued: Requeued | None) -> query_pb2.Suspicions:
+    """What cannot be right, and what is visited again because of it."""
+    return query_pb2.Suspicions(
+        breaks=[
+            query_pb2.MonotonicityBreak(
+                smaller_op_key=one.smaller.key,
+                bigger_op_key=one.bigger.key,
+                direction=one.direction,
+                ratio=one.ratio,
+                sigmas=one.sigmas,
+            )
+            for one in found.breaks
+        ],
+        stretches=[
+            query_pb2.Stretch(
+                device_id=one.device_id,
+                first_visit_ns=one.first_visit_ns,
+                last_visit_ns=one.last_visit_ns,
+                ratio=one.ratio,
+                n_visits=len(one.task_ids),
+            )
+            for one in found.stretches
+        ],
+        disagreements=[
+            query_pb2.BoardDisagreement(
+                label=found.labels[one.subject],
+                faster_device_id=one.faster,
+                slower_device_id=one.slower,
+                ratio=one.ratio,
+                sigmas=one.sigmas,
+            )
+            for one in found.disagreements
+        ],
+        campaign=requeued.campaign if requeued else "",
+        n_visits_requeued=requeued.n_visits if requeued else 0,
     )
 
 

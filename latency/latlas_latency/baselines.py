@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_latency.calibration import LEAST_NETWORKS, fit_affine
+from latlas_latency.measurement.statistics import robust_mean
 from latlas_latency.measurement.target import Target
 from latlas_latency.observations import Observation, arch_batch, measure_drift
 from latlas_ops.costs import network_cost
@@ -64,6 +65,7 @@ def line_baselines(
 def mlp_baseline(
     training: Sequence[Observation],
     unseen: Sequence[Observation],
+    anchors: Sequence[Observation],
     space: SearchSpace,
     target: Target,
     *,
@@ -75,6 +77,8 @@ def mlp_baseline(
     Args:
         training: whole networks of the space in random order.
         unseen: the networks that are predicted, `n` architectures of the space.
+        anchors: architectures measured in the same session as `unseen`; the predictions are scaled
+            by what they say of it. None of them leaves the predictions as they are.
         space: the space.
         target: what was measured on.
         device_ns: time that the device spent on the table, timed inferences alone.
@@ -97,7 +101,13 @@ def mlp_baseline(
         model = fit_mlp(batch, labels_ms, target, seed=seed)
     except (InvalidInputError, MissingDependencyError):
         return {}
-    return {f"{MLP} ({len(chosen)} networks)": model.predict(unseen_batch).mean_ms}
+    mean_ms = model.predict(unseen_batch).mean_ms
+    anchor_batch = arch_batch(anchors, space)
+    if anchors and anchor_batch is not None:
+        anchor_ms = np.array([anchor.latency_ms for anchor in anchors])
+        logs = np.log(anchor_ms / model.predict(anchor_batch).mean_ms)
+        mean_ms = mean_ms * np.exp(robust_mean(logs))
+    return {f"{MLP} ({len(chosen)} networks)": mean_ms}
 
 
 def device_time_ns(observations: Sequence[Observation]) -> int:

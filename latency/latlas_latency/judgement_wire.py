@@ -21,6 +21,7 @@ def validation_to_message(validation: Validation | None) -> pb.Validation | None
         label_noise=validation.label_noise,
         common_mode_free_noise=validation.common_mode_free_noise,
         measured_ns=validation.measured_ns,
+        session_scale=validation.session_scale,
         parts=[_named_message(errors) for errors in validation.parts],
         baselines=[_named_message(errors) for errors in validation.baselines],
     )
@@ -37,6 +38,7 @@ def validation_from_message(message: pb.Validation) -> Validation | None:
         label_noise=message.label_noise,
         common_mode_free_noise=message.common_mode_free_noise,
         measured_ns=message.measured_ns,
+        session_scale=message.session_scale,
         parts=tuple(_named_from(part) for part in message.parts),
         baselines=tuple(_named_from(baseline) for baseline in message.baselines),
     )

@@ -25,11 +25,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.calibration import AffineFit, Calibration
+from latlas_latency.calibration import SESSION_DRIFT, AffineFit, Calibration
 from latlas_latency.measurement.statistics import common_mode, mape, robust_mean, student_t_quantile
 from latlas_latency.measurement.target import Target
 from latlas_latency.model import Prediction
 from latlas_latency.observations import Observation, measure_drift, require_profiled, round_matrix
+from latlas_latency.session import scaled, within_session
 from latlas_latency.table import NOISY_SITTING, LookupTable
 from latlas_ops.errors import InvalidInputError
 
@@ -40,9 +41,6 @@ LEAST_NETWORKS = 5
 
 LEVEL = 0.995
 """Probability with which an unchanged device passes each of the two tests."""
-
-SESSION_DRIFT = 0.015
-"""Relative standard deviation of what all networks share from one session to the next."""
 
 _TYPICAL_RESIDUAL = 0.01
 """Relative error of calibrated tables beside the noise of the labels: about 1 % so far."""
@@ -146,7 +144,8 @@ def revalidate(
         raise InvalidInputError("revalidation needs at least two rounds, to know the labels' noise")
     rounds = np.log(common_mode(round_matrix(observations)[0]))
     measured_ms = np.array([drift.latency_ns(observation) for observation in observations]) / 1e6
-    prediction = table.predict([observation.network for observation in observations])
+    within = within_session(table)
+    prediction = within.predict([observation.network for observation in observations])
     return judge(
         measured_ms,
         prediction.mean_ms,
@@ -220,6 +219,19 @@ def judge(
     )
 
 
+def carried_over(table: LookupTable, revalidation: Revalidation, target: Target) -> LookupTable:
+    """The table for the target that its revalidation was measured on; what is valid stays as it is.
+
+    What the table's last validation said is gone.
+
+    Raises:
+        InvalidInputError: the verdict is `rebuild`.
+    """
+    if revalidation.verdict == "valid":
+        return replace(table, target=target, validation=None)
+    return rescaled(table, revalidation, target)
+
+
 def rescaled(
     table: LookupTable, revalidation: Revalidation, target: Target | None = None
 ) -> LookupTable:
@@ -250,18 +262,7 @@ def rescaled(
         calibration = Calibration(fit, 0.0)
     else:
         old = table.calibration.fit
-        line = np.array([old.intercept, old.slope])
-        covariance = scale**2 * (np.array(old.covariance) + error**2 * np.outer(line, line))
-        fit = AffineFit(
-            scale * old.intercept,
-            scale * old.slope,
-            (
-                (float(covariance[0, 0]), float(covariance[0, 1])),
-                (float(covariance[1, 0]), float(covariance[1, 1])),
-            ),
-            max(old.residual, revalidation.scatter),
-            old.n_networks,
-        )
+        fit = replace(scaled(old, scale, error), residual=max(old.residual, revalidation.scatter))
         calibration = replace(table.calibration, fit=fit)
     return replace(table, target=target or table.target, calibration=calibration, validation=None)
 

@@ -174,6 +174,14 @@ class LookupTable:
             )
         return tuple(found)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What goes with this table wherever its figures go: caveats, and its last validation."""
+        validated = "not validated: no network was measured that it was not made from"
+        if self.validation is not None:
+            validated = self.validation.summary
+        return (*self.caveats, validated)
+
     def with_validation(self, validation: Validation) -> LookupTable:
         """This table with the result of its last validation."""
         return replace(self, validation=validation)
@@ -195,9 +203,10 @@ class LookupTable:
         """Latencies of architectures or networks; see `LatencyModel.predict`.
 
         The interval joins the error of the calibration (residual and parameters, Student's t
-        with its degrees of freedom) and, where a network stands on entries noisier than those
-        of the calibration networks, the excess of their noise. The same op twice in a network
-        counts as two independent errors. The calibration's constant counts as measured.
+        with its degrees of freedom), what all networks share in another session than that of the
+        calibration (see `calibrated_in_session`) and, where a network stands on entries noisier
+        than those of the calibration networks, the excess of their noise. The same op twice in a
+        network counts as two independent errors. The calibration's constant counts as measured.
 
         An uncalibrated table predicts the plain sum, which is biased low: the interval then
         reaches from the sum, less the noise of its entries, up to the sum divided by
@@ -226,6 +235,7 @@ class LookupTable:
             fit = self.calibration.fit
             slope, mean = fit.slope, fit.mean(sums)
             extra = np.maximum(noise - self.calibration.entry_noise**2, 0)
+            extra += self.calibration.session_error**2
             half_width = fit.half_width(sums, level, extra)
             lower, upper = mean - half_width, mean + half_width
         interpolated = slope * _sum_where(figures.interpolated, figures.means_ms, indices)

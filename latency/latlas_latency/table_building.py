@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_latency.attribution import attribute
-from latlas_latency.calibration import LEAST_NETWORKS, Calibration, fit_affine
+from latlas_latency.calibration import (
+    LEAST_NETWORKS,
+    SESSION_DRIFT,
+    Calibration,
+    fit_affine,
+)
 from latlas_latency.measurement.statistics import robust_mean, robust_standard_deviation
 from latlas_latency.measurement.target import Target
 from latlas_latency.observations import (
@@ -229,7 +234,7 @@ def _calibrated(
     charged = replace(table, entries=entries, conditions=conditions)
     fit = fit_affine(charged.entry_sums_ms(networks), latency_ms, "calibration")
     noise = float(np.sqrt(np.mean(charged.entry_noise(networks) ** 2)))
-    return replace(charged, calibration=Calibration(fit, noise))
+    return replace(charged, calibration=Calibration(fit, noise, SESSION_DRIFT))
 
 
 def _conditions(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -100,6 +102,19 @@ def results() -> Results:
         session_drift=0.0,
         step_seconds={"profile": 200.0, "train": 220.0},
     )
+
+
+@pytest.fixture(scope="session")
+def bench_module(repository: Path) -> Callable[[str], ModuleType]:
+    """`bench_module("additivity")` imports a benchmark, for tests that change what it does."""
+
+    def load(name: str) -> ModuleType:
+        folder = str(repository / "bench")
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        return importlib.import_module(name)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,32 @@ def test_another_target_may_only_be_asked_whether_the_table_holds(typed, lab):
     assert ended.code == 2
 
 
+def test_a_table_that_holds_is_kept_for_the_target_it_was_asked_about(typed, lab):
+    command = ["table", "revalidate", TABLE, "--target", "two-threads", "--networks", 5]
+    ended = typed(*command, "--save-as", "carried", "--json", *FAST)
+    names = [info.name for info in lab.latency_models()]
+    if ended.code == 0:
+        assert lab.model_info("carried").target.name == "two-threads"
+        assert lab.model_info("carried").validation is None
+    else:
+        assert "is not to be rescaled, the verdict is 'rebuild'" in ended.err
+        assert "carried" not in names
+
+
+def test_what_looks_wrong_in_a_table_is_listed_and_visited_again(typed, lab):
+    found = json.loads(typed("table", "suspects", TABLE, "--json").out)
+    assert set(found) >= {"breaks", "stretches", "disagreements"}
+    assert found["disagreements"] == []
+    assert found["n_visits_requeued"] == 0
+    ended = typed("table", "suspects", TABLE)
+    assert ended.code == 0, ended.err
+    assert "no two boards disagree" in ended.out
+    text = typed("table", "suspects", TABLE, "--requeue").out
+    assert "more visits in campaign profile" in text
+    *_, last = lab.watch("profile")
+    assert last.state == "finished"
+
+
 def test_what_cannot_be_judged_is_refused_in_one_line(typed):
     for command, complaint in (
         (["table", "validate", "nope"], "nope"),

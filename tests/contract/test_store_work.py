@@ -178,6 +178,17 @@ def test_rounds_that_are_added_open_a_task_again(fleet):
         fleet.store.add_rounds({"nope": 1})
 
 
+def test_rounds_that_are_added_to_a_finished_campaign_let_it_run_again(fleet):
+    (task,) = fleet.campaign(n_tasks=1)
+    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    fleet.store.add_rounds({task.task_id: 1})
+    assert fleet.store.get_campaign("first").campaign.state is CampaignState.RUNNING
+    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    fleet.store.add_rounds({task.task_id: 1})
+    assert fleet.store.get_campaign("first").campaign.state is CampaignState.CANCELLED
+    fleet.store.add_rounds({})
+
+
 def model_record(fleet, **changes):
     errors = dict.fromkeys(Errors.__dataclass_fields__, 0.98) | {"n_networks": 30, "n_pairs": 12}
     validation = Validation(
@@ -225,3 +236,23 @@ def test_a_missing_model_lists_those_that_exist(fleet):
     fleet.store.put_latency_model(model_record(fleet), b"x")
     with pytest.raises(NotFoundError, match=r"no latency model 'z'; there are: t1"):
         fleet.store.read_latency_model("z")
+
+
+def test_rounds_end_with_what_every_task_has_and_at_least_one(fleet):
+    first, second = fleet.campaign(n_rounds=5)
+    lease = fleet.lease([first, second])
+    reports = [fleet.report(n + 1, lease, fleet.visit(first, n)) for n in range(2)]
+    fleet.store.record_reports([fleet.batch(*reports)], now_ns=1)
+    assert fleet.store.list_first_leases() == {"first": lease.created_ns}
+    assert fleet.store.end_rounds("first")
+    assert fleet.store.list_active_leases() == []
+    (found,) = fleet.store.list_open_tasks()
+    assert (found.task, found.missing_rounds) == (second, (0,))
+    assert not fleet.store.end_rounds("first"), "nothing is left to end"
+    with pytest.raises(NotFoundError, match="no campaign 'nope'"):
+        fleet.store.end_rounds("nope")
+
+
+def test_a_campaign_without_a_lease_has_not_begun(fleet):
+    fleet.campaign("waiting")
+    assert fleet.store.list_first_leases() == {}

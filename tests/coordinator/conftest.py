@@ -382,6 +382,7 @@ class ImaginedDevice:
     agent = AgentRecord("imagined-agent", 1, "0.1")
     device = make_device("imagined")
     target = Target("bench-ort", "bench", "onnxruntime", "1.32.0", "CPUExecutionProvider")
+    plan = ProfilePlan("digits", 30, 6, 12, min_occurrences=1, seed=0)
     fixed_ns = 20_000
     profiler_ns = 3_000
     n_runs = 4
@@ -400,8 +401,7 @@ class ImaginedDevice:
 
     def start(self, store: Store, name: str) -> None:
         """Starts a profile campaign of the space `digits`."""
-        plan = ProfilePlan("digits", 30, 6, 12, min_occurrences=1, seed=0)
-        start_campaign(store, CampaignDefinition(name, "bench-ort", plan, Sampling(2)), 0)
+        start_campaign(store, CampaignDefinition(name, "bench-ort", self.plan, Sampling(2)), 0)
 
     def measure(self, store: Store, campaign: str, roles: tuple[Role, ...] = tuple(Role)) -> None:
         """Measures all tasks of these roles."""

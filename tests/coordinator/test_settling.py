@@ -1,10 +1,12 @@
 """Tasks whose visits disagree are visited again, within limits."""
 
+import dataclasses
+
 import pytest
 
 from latlas_coordinator.domain import Role, Sampling, Task, TaskFailure, TaskProgress, VisitSummary
 from latlas_coordinator.settling import extra_rounds
-from latlas_latency.measurement import PLAIN
+from latlas_latency.measurement import PLAIN, Conditions
 
 SAMPLING = Sampling(n_rounds=3, n_extra_rounds=4)
 
@@ -47,7 +49,7 @@ def test_visits_that_do_not_agree_at_all_are_all_repeated():
 def test_there_is_an_end_to_it():
     found = visits("a", 500, 600, 700, 500, 600, 700)
     assert wanted([task("a", n_extra_rounds=3)], found) == {"a": 1}
-    assert wanted([task("a", n_extra_rounds=4)], [*found, *visits("a", 900)[:0]]) == {}
+    assert wanted([task("a", n_extra_rounds=4)], found) == {}
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,18 @@ def test_some_tasks_are_left_as_they_are(one):
 def test_boards_of_different_speed_do_not_disagree():
     fast = [visit for one in CALM for visit in visits(one.task.task_id, 700, 701, device="fast")]
     assert extra_rounds(CALM, [*CALM_VISITS, *fast]) == {}
+
+
+def crowded(found):
+    busy = Conditions(other_cpu_share=0.5, online_cores=2)
+    return [dataclasses.replace(visit, conditions=busy) for visit in found]
+
+
+def test_disturbed_visits_are_made_up_for():
+    first, *others = visits("a", 500, 501, 502)
+    assert wanted([task("a")], [*crowded([first]), *others]) == {"a": 1}
+
+
+def test_a_device_that_is_always_disturbed_is_taken_as_it_is():
+    found = crowded([*CALM_VISITS, *visits("a", 500, 501, 502)])
+    assert extra_rounds([*CALM, task("a")], found) == {}

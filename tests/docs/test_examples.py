@@ -30,6 +30,8 @@ FAST_PROFILE = (
     *("--min-occurrences", "1", "--rounds", "2", "--warmup-runs", "1", "--min-runs", "3"),
     *("--min-duration", "2ms"),
 )
+FAST_VISITS = ("--rounds", "2", "--warmup-runs", "1", "--min-runs", "2", "--min-duration", "2ms")
+FAST_VALIDATION = ("--random-networks", "4", "--selected-networks", "3", *FAST_VISITS)
 START_S = 60.0
 
 # The story that the pages share, so that each can be read, and run, for itself.
@@ -124,6 +126,10 @@ def run_command(line: str) -> None:
     arguments = words[1:]
     if arguments[:2] == ["campaign", "start"] and "--space" in arguments:
         arguments += [*FAST_PROFILE, "--watch"]
+    if arguments[:2] == ["table", "validate"]:
+        arguments += FAST_VALIDATION
+    if arguments[:2] == ["table", "revalidate"]:
+        arguments += FAST_VISITS
     if "--threads" in arguments:
         # Four threads on the two cores of a busy test machine would measure one another.
         arguments[arguments.index("--threads") + 1] = "1"

@@ -68,16 +68,16 @@ def rounds(found):
     ],
 )
 def test_each_bad_state_has_its_flag(change, flags):
-    found = visit_flags(visit(dataclasses.replace(QUIET, **change)), usual_clock_mhz=2400.0)
+    found = visit_flags(dataclasses.replace(QUIET, **change), usual_clock_mhz=2400.0)
     assert found == flags
 
 
 def test_what_a_device_does_not_tell_is_no_flag():
-    assert visit_flags(visit(Conditions()), usual_clock_mhz=2400.0) == frozenset()
+    assert visit_flags(Conditions(), usual_clock_mhz=2400.0) == frozenset()
 
 
 def test_a_slow_clock_needs_a_usual_one_to_be_told_from():
-    assert visit_flags(visit(dataclasses.replace(QUIET, clock_mhz=1.0))) == frozenset()
+    assert visit_flags(dataclasses.replace(QUIET, clock_mhz=1.0)) == frozenset()
 
 
 def test_a_neighbour_weighs_as_much_on_a_large_machine_as_on_a_small_one():
@@ -85,18 +85,18 @@ def test_a_neighbour_weighs_as_much_on_a_large_machine_as_on_a_small_one():
     for cores in (2, 4, 16):
         busy = dataclasses.replace(QUIET, other_cpu_share=1 / cores, online_cores=cores)
         idle = dataclasses.replace(QUIET, other_cpu_share=0.2 / cores, online_cores=cores)
-        assert visit_flags(visit(busy)) == {Flag.CROWDED}
-        assert visit_flags(visit(idle)) == frozenset()
+        assert visit_flags(busy) == {Flag.CROWDED}
+        assert visit_flags(idle) == frozenset()
 
 
 def test_visits_from_before_the_cores_were_counted_are_flagged_only_when_in_no_doubt():
     old = dataclasses.replace(QUIET, online_cores=None)
-    assert visit_flags(visit(dataclasses.replace(old, other_cpu_share=0.15))) == frozenset()
-    assert visit_flags(visit(dataclasses.replace(old, other_cpu_share=0.3))) == {Flag.CROWDED}
+    assert visit_flags(dataclasses.replace(old, other_cpu_share=0.15)) == frozenset()
+    assert visit_flags(dataclasses.replace(old, other_cpu_share=0.3)) == {Flag.CROWDED}
 
 
 def test_a_whole_core_that_one_wants_to_allow_is_no_flag():
-    assert visit_flags(visit(NEIGHBOUR), FlagThresholds(other_cores=1.5)) == frozenset()
+    assert visit_flags(NEIGHBOUR, FlagThresholds(other_cores=1.5)) == frozenset()
 
 
 @pytest.mark.parametrize(

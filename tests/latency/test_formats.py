@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from latlas_latency.calibration import AffineFit, Calibration
+from latlas_latency.comparison import validate
 from latlas_latency.formats import (
     EXPORT_FORMATS,
     dump_latency_model,
@@ -22,7 +23,7 @@ from latlas_latency.predictors.macs import fit_macs
 from latlas_latency.predictors.mlp import fit_mlp
 from latlas_latency.table import LookupTable, TableEntry
 from latlas_latency.table_building import build_table
-from latlas_latency.validation import Validation, validate
+from latlas_latency.validation import Validation
 from latlas_ops import OpSpec, get_space
 from latlas_ops.costs import op_cost, space_costs
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError
@@ -382,6 +383,18 @@ def test_summing_the_yaml_as_ofa_does_gives_the_calibrated_latency(target, name)
     batch = space.sample(20, np.random.default_rng(0))
     sums = [ofa_walk(space, arch, lut) for arch in space.archs(batch)]
     np.testing.assert_allclose(sums, table.predict(batch).mean_ms, rtol=1e-9)
+
+
+def test_every_export_carries_what_the_last_validation_said(space, target, campaign):
+    table = made_table(space, target)
+    for fmt in ("csv", "ofa-yaml"):
+        text = export_latency_model(table, fmt, space)[0].decode()
+        assert "# not validated: " in text
+    judged = table.with_validation(validate(table, campaign.validation, space))
+    for fmt in ("csv", "ofa-yaml"):
+        text = export_latency_model(judged, fmt, space)[0].decode()
+        assert f"# {judged.validation.summary}" in text
+        assert f"on {len(campaign.validation)} networks that it was not made from" in text
 
 
 def test_ofa_yaml_refuses_ops_that_it_has_no_key_for(target):

@@ -1,10 +1,17 @@
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from latlas_latency.measurement import PLAIN, PROFILED
-from latlas_latency.observations import Observation, measure_drift, round_matrix
+from latlas_latency.measurement import PLAIN, PROFILED, Conditions
+from latlas_latency.observations import (
+    Observation,
+    measure_drift,
+    removable_common_mode,
+    round_matrix,
+    undisturbed,
+)
 from latlas_ops.errors import InvalidInputError
 
 
@@ -81,3 +88,37 @@ def test_a_handful_of_networks_cannot_tell_drift_from_noise(campaigner, make_boa
     drift = measure_drift(observations)
     assert not drift.removed
     assert drift.latency_ns(observations[0]) == observations[0].latency_ns
+
+
+def with_crowded(observation, *rounds):
+    """The observation with these rounds taken beside a busy neighbour."""
+    crowded = Conditions(other_cpu_share=0.5, online_cores=2)
+    visits = tuple(
+        replace(visit, conditions=crowded if visit.round in rounds else Conditions())
+        for visit in observation.visits
+    )
+    return replace(observation, visits=visits)
+
+
+def test_disturbed_visits_are_left_out_and_counted(campaign):
+    found = undisturbed([with_crowded(seen, 1) for seen in campaign.validation])
+    assert {visit.round for seen in found for visit in seen.visits} == {0, 2}
+    assert {(seen.n_left_out, seen.n_disturbed) for seen in found} == {(1, 0)}
+
+
+def test_where_every_visit_was_disturbed_they_are_kept_and_that_is_said(campaign):
+    found = undisturbed([with_crowded(seen, 0, 1, 2) for seen in campaign.validation])
+    assert all(len(seen.visits) == 3 for seen in found)
+    assert {(seen.n_left_out, seen.n_disturbed) for seen in found} == {(0, 3)}
+
+
+def test_a_round_of_few_networks_says_nothing_about_the_device():
+    rng = np.random.default_rng(0)
+    drift = np.array([1.0, 1.1, 0.9])
+    matrix = 1e6 * drift * np.exp(rng.normal(0, 0.002, (20, 3)))
+    few = np.full((20, 1), np.nan)
+    few[0] = 5e5
+    factors = removable_common_mode(np.concatenate([matrix, few], axis=1))
+    assert factors is not None
+    assert factors[3] == 1.0
+    np.testing.assert_allclose(factors[:3], drift, rtol=0.01)

@@ -6,18 +6,19 @@ import math
 import numpy as np
 import pytest
 
+from latlas_latency.comparison import validate
 from latlas_latency.measurement import PLAIN
 from latlas_latency.observations import labels_of_rounds
 from latlas_latency.revalidation import (
     SESSION_DRIFT,
     Expectation,
     Revalidation,
+    carried_over,
     judge,
     rescaled,
     revalidate,
 )
 from latlas_latency.table_building import build_table
-from latlas_latency.validation import validate
 from latlas_ops.errors import InvalidInputError, TargetMismatchError, UnknownOpError
 
 N_NETWORKS = 10
@@ -126,6 +127,26 @@ def test_a_valid_table_is_not_rescaled(table, measure):
     assert found.verdict == "valid"
     with pytest.raises(InvalidInputError, match="the verdict is 'valid'"):
         rescaled(table, found)
+
+
+def test_a_table_is_carried_over_to_the_target_that_replaced_its_own(
+    table, measure, target, other_target
+):
+    valid = carried_over(table, revalidate(table, measure(seed=1)), other_target)
+    assert (valid.target, valid.entries) == (other_target, table.entries)
+    assert valid.calibration == table.calibration
+    slower = revalidate(table, measure(lambda board, network, ms: 1.5 * ms, seed=1))
+    assert slower.verdict == "rescale"
+    mended = carried_over(table, slower, other_target)
+    assert mended.target == other_target
+    assert mended.calibration != table.calibration
+    changed = revalidate(
+        table,
+        measure(lambda board, network, ms: ms * (1 + 0.3 * (len(network.ops) % 2)), seed=1),
+    )
+    if changed.verdict == "rebuild":
+        with pytest.raises(InvalidInputError, match="the verdict is 'rebuild'"):
+            carried_over(table, changed, target)
 
 
 def test_an_uncalibrated_table_is_never_valid_and_calibrated_by_the_factor(table, measure):

@@ -195,3 +195,21 @@ def test_kendall_tau_b_with_ties():
 def test_values_that_cannot_be_compared_are_refused(measured, predicted, complaint):
     with pytest.raises(InvalidInputError, match=complaint):
         statistics.mape(measured, predicted)
+
+
+def test_pair_order_counts_pairs_of_equal_size_and_different_latency():
+    macs = np.array([100.0, 102.0, 103.0, 200.0])
+    measured = np.array([1.0, 1.2, 1.01, 0.5])
+    # Of the first three networks, one pair is too close in latency; the fourth has no equal.
+    share, n_pairs = statistics.pair_order(macs, measured, measured)
+    assert (share, n_pairs) == (1.0, 2)
+    share, _ = statistics.pair_order(macs, measured, np.array([1.0, 0.9, 1.01, 0.5]))
+    assert share == 0.0
+    share, _ = statistics.pair_order(macs, measured, np.array([1.0, 1.0, 0.9, 0.5]))
+    assert share == 0.75
+
+
+def test_without_such_pairs_there_is_no_order():
+    share, n_pairs = statistics.pair_order([1.0, 2.0], [1.0, 2.0], [1.0, 2.0])
+    assert math.isnan(share)
+    assert n_pairs == 0

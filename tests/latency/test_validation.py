@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from latlas_latency.calibration import AffineFit
+from latlas_latency.comparison import validate
 from latlas_latency.measurement import PLAIN
 from latlas_latency.predictors.macs import MacsPredictor, fit_macs
 from latlas_latency.space_reference import SpaceReference
-from latlas_latency.validation import validate
 from latlas_ops import get_space
 from latlas_ops.costs import space_costs
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError, TargetMismatchError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,8 +174,13 @@ def _print_validation(found: Validation, what: str) -> None:
         ),
         empty="",
     )
+    session = found.session_scale - 1
+    drift = "not looked at"
+    if math.isfinite(session):
+        drift = f"{percent(abs(session))} {'slower' if session > 0 else 'faster'} than calibrated"
     print_pairs(
         (
+            ("device in that session", drift),
             ("label noise", f"{percent(found.label_noise)} (one half of the rounds vs the other)"),
             ("common-mode-free noise", percent(found.common_mode_free_noise)),
             (

@@ -186,6 +186,12 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         help="least time of the timed inferences in a visit (default: 30ms)",
     )
     group.add_argument(
+        "--time-budget",
+        type=duration_ns,
+        metavar="TIME",
+        help="end after this time with the rounds that are there; every program is visited once",
+    )
+    group.add_argument(
         "--timeout",
         type=duration_ns,
         default="120s",
@@ -205,4 +211,5 @@ def sampling(args: argparse.Namespace) -> Sampling:
         min_duration_ns=args.min_duration,
         timeout_ns=args.timeout,
         n_extra_rounds=args.extra_rounds,
+        time_budget_ns=args.time_budget or 0,
     )

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latlas.cli.models import TABLE, add_export, add_listing, add_show, find, print_info
 from latlas.cli.options import (
@@ -18,16 +19,21 @@ from latlas.cli.options import (
     positive,
     sampling,
 )
-from latlas.cli.output import percent, print_json, print_pairs
+from latlas.cli.output import local_time, percent, print_json, print_pairs, print_table
 from latlas.files import read_file
 from latlas_ops.errors import InvalidInputError, LatlasError
+from latlas_ops.opspec import OpSpec
+
+if TYPE_CHECKING:
+    from latlas.lab import Lab
+    from latlas_latency.revalidation import Revalidation
 
 FORMATS = ("latlas", "csv", "ofa-yaml")
 REVALIDATION_NETWORKS = 10
 
 
 def add_to(commands: Commands) -> None:
-    """Adds `table build`, `list`, `show`, `validate`, `revalidate`, `export` and `import`."""
+    """Adds `table build`, `list`, `show`, `validate` and others."""
     group = add_group(commands, "table", "latency lookup tables")
     build = add_command(group, "build", "build a calibrated table from a campaign")
     build.add_argument("name", metavar="NAME", help="what to call the table")
@@ -37,6 +43,14 @@ def add_to(commands: Commands) -> None:
     add_show(group, TABLE)
     _add_validate(group)
     _add_revalidate(group)
+    suspects = add_command(
+        group, "suspects", "what in a table, or in the visits behind it, cannot be right"
+    )
+    suspects.add_argument("name", metavar="NAME", help="name of the table")
+    suspects.add_argument(
+        "--requeue", action="store_true", help="have it visited once more; then build anew"
+    )
+    suspects.set_defaults(run=run_suspects)
     add_export(group, TABLE, FORMATS)
     load = add_command(group, "import", "hand a table's own file to the coordinator")
     load.add_argument("name", metavar="NAME", help="what to call the table")
@@ -85,6 +99,11 @@ def _add_revalidate(group: Commands) -> None:
         "--target",
         metavar="NAME",
         help="measure on this target, such as one with a newer runtime (default: the table's own)",
+    )
+    again.add_argument(
+        "--save-as",
+        metavar="NAME",
+        help="keep the table for that target under this name, rescaled if that mends it",
     )
     again.add_argument(
         "--networks",
@@ -155,6 +174,8 @@ def run_revalidate(args: argparse.Namespace) -> None:
         args.resume = f"the campaign goes on; add --campaign {name} to go on with it"
         follow(lab, status, f"revalidating {args.name}")
         found = lab.revalidate_table(args.name, status.name)
+        if args.save_as:
+            _save_as(lab, args, found, status.target)
     if args.json:
         print_json(found)
         return
@@ -171,6 +192,75 @@ def run_revalidate(args: argparse.Namespace) -> None:
             ("label noise", percent(found.noise)),
         )
     )
+
+
+def _save_as(lab: Lab, args: argparse.Namespace, found: Revalidation, target_name: str) -> None:
+    """Keeps the table as it holds for the target that it was revalidated on."""
+    from latlas_latency.formats import dump_latency_model
+    from latlas_latency.revalidation import carried_over
+    from latlas_latency.table import LookupTable
+
+    table = lab.latency_model(args.name)
+    assert isinstance(table, LookupTable)
+    (target,) = [target for target in lab.targets() if target.name == target_name]
+    carried = carried_over(table, found, target)
+    lab.import_latency_model(args.save_as, dump_latency_model(carried))
+
+
+def run_suspects(args: argparse.Namespace) -> None:
+    """Lists what looks wrong, and has it visited again if asked to."""
+    with open_lab(args) as lab:
+        found = lab.suspicions(args.name, requeue=args.requeue)
+    if args.json:
+        print_json(found)
+        return
+    print_table(
+        ("SMALLER OP", "IS SLOWER THAN", "DIFFERS IN", "BY", "SIGMAS"),
+        (
+            (
+                OpSpec.from_key(one.smaller_op_key),
+                OpSpec.from_key(one.bigger_op_key),
+                one.direction,
+                percent(one.ratio - 1),
+                f"{one.sigmas:.1f}",
+            )
+            for one in found.breaks
+        ),
+        empty="no entry is slower than that of a bigger op",
+    )
+    print()
+    print_table(
+        ("STRETCH OF VISITS FROM", "TO", "DEVICE", "VISITS", "SLOWER BY"),
+        (
+            (
+                local_time(one.first_visit_ns),
+                local_time(one.last_visit_ns),
+                one.device_id,
+                one.n_visits,
+                percent(one.ratio - 1),
+            )
+            for one in found.stretches
+        ),
+        empty="no stretch of visits departs from the others",
+    )
+    print()
+    print_table(
+        ("PROGRAM", "FASTER ON", "SLOWER ON", "BY", "SIGMAS"),
+        (
+            (
+                one.label,
+                one.faster_device_id,
+                one.slower_device_id,
+                percent(one.ratio - 1),
+                f"{one.sigmas:.1f}",
+            )
+            for one in found.disagreements
+        ),
+        empty="no two boards disagree",
+    )
+    if args.requeue:
+        print()
+        print(f"{found.n_visits_requeued} more visits in campaign {found.campaign}")
 
 
 def run_build(args: argparse.Namespace) -> None:

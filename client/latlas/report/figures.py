@@ -121,7 +121,7 @@ def figures(results: Results) -> list[Figure]:
     return [
         *_latency_figures(results),
         *_accuracy_figures(results),
-        *_search_figures(results.found),
+        *_search_figures(results.found, results.supernet.n_test_images),
         *_verification_figures(results.found),
         Figure("time of all steps", sum(results.step_seconds.values()) / 60, "min", MOST_MINUTES),
     ]
@@ -183,7 +183,7 @@ def _accuracy_figures(results: Results) -> list[Figure]:
     ]
 
 
-def _search_figures(found: Sequence[Found]) -> list[Figure]:
+def _search_figures(found: Sequence[Found], n_test_images: int) -> list[Figure]:
     shown = [
         Figure(
             f"budgets searched with the {model_name(kind)}",
@@ -209,6 +209,14 @@ def _search_figures(found: Sequence[Found]) -> list[Figure]:
                 "points",
             ),
         ]
+    shares = [one.measured_accuracy for one in found]
+    # Of two independent measurements; the same images for both make it smaller.
+    error = max((math.sqrt(2 * share * (1 - share) / n_test_images) for share in shares), default=0)
+    shown.append(
+        Figure(
+            "standard error of a difference in measured accuracy, at most", 100 * error, "points"
+        )
+    )
     return shown
 
 

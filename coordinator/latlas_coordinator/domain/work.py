@@ -42,6 +42,8 @@ class Sampling:
     Attributes:
         n_rounds: visits wanted, one per round.
         n_extra_rounds: further visits at most, for a task whose visits disagree.
+        time_budget_ns: time after the campaign's first lease at which its rounds end, except that
+            every task is visited once; 0 for no limit.
         warmup_runs: inferences before each visit that are not timed.
         min_runs: timed inferences per visit, at least.
         min_duration_ns: timed duration of a visit, at least.
@@ -54,6 +56,7 @@ class Sampling:
     min_duration_ns: int = 50_000_000
     timeout_ns: int = 120_000_000_000
     n_extra_rounds: int = 0
+    time_budget_ns: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -63,6 +66,7 @@ class Sampling:
             ("min_duration_ns", 0),
             ("timeout_ns", 1),
             ("n_extra_rounds", 0),
+            ("time_budget_ns", 0),
         ):
             value = getattr(self, name)
             if value < least:

@@ -124,6 +124,12 @@ def dispatch(store: Store, now_ns: int, policy: LeasePolicy, new_id: Callable[[]
     Every step stands for itself, so that one that is cut short is made up for by the next call.
     """
     tasks = store.list_open_tasks()
+    ends_ns = _budget_ends_ns(store, tasks)
+    cut = [name for name, end_ns in ends_ns.items() if end_ns <= now_ns and store.end_rounds(name)]
+    for name in cut:
+        _LOG.info("campaign %s: its time is up; what every task has must do", name)
+    if cut:
+        tasks = store.list_open_tasks()
     programs = store.get_programs({progress.task.program_sha256 for progress in tasks})
     targets = {name: store.get_target(name) for name in {p.task.target for p in tasks}}
     decision = schedule(
@@ -149,9 +155,10 @@ def dispatch(store: Store, now_ns: int, policy: LeasePolicy, new_id: Callable[[]
         for lease in decision.leases
         if (found := _create(store, lease, tasks, targets, programs)) is not None
     ]
-    ended = [_settle(store, campaign) for campaign in store.list_complete_campaigns()]
+    ended = [_settle(store, campaign, now_ns) for campaign in store.list_complete_campaigns()]
     active = store.list_active_leases()
     looks_ns = [lease.deadline_ns for lease in active]
+    looks_ns += [end_ns for end_ns in _budget_ends_ns(store, tasks).values() if end_ns > now_ns]
     if not all(ended):  # rounds were added, and a device may be idle
         looks_ns.append(now_ns)
     return Dispatch(
@@ -162,13 +169,33 @@ def dispatch(store: Store, now_ns: int, policy: LeasePolicy, new_id: Callable[[]
     )
 
 
-def _settle(store: Store, campaign: Campaign) -> bool:
+def _budget_ends_ns(store: Store, tasks: Sequence[TaskProgress]) -> dict[str, int]:
+    """When the time budgets of campaigns with open tasks end, by name.
+
+    Left out are campaigns without a budget, and those whose time has not begun for want of a lease.
+    """
+    budgets_ns = {
+        progress.task.campaign: progress.task.sampling.time_budget_ns
+        for progress in tasks
+        if progress.task.sampling.time_budget_ns
+    }
+    if not budgets_ns:
+        return {}
+    begun_ns = store.list_first_leases()
+    return {name: begun_ns[name] + ns for name, ns in budgets_ns.items() if name in begun_ns}
+
+
+def _settle(store: Store, campaign: Campaign, now_ns: int) -> bool:
     """Ends a campaign that is complete, or has tasks visited again whose visits disagree.
+
+    A campaign whose time is up is taken as it is.
 
     Returns:
         Whether it ended.
     """
-    if campaign.sampling.n_extra_rounds:
+    budget_ns = campaign.sampling.time_budget_ns
+    begun_ns = store.list_first_leases().get(campaign.name, now_ns) if budget_ns else now_ns
+    if campaign.sampling.n_extra_rounds and not (budget_ns and begun_ns + budget_ns <= now_ns):
         more = extra_rounds(
             store.list_tasks(campaign.name), store.list_visit_summaries(campaign.name)
         )

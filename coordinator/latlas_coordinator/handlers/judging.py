@@ -10,11 +10,11 @@ from latlas_coordinator.handlers.latency_models import TABLE, VALIDATION_LEVEL
 from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.storage import Store
 from latlas_latency.baselines import device_time_ns, line_baselines, mlp_baseline
+from latlas_latency.comparison import validate
 from latlas_latency.formats import dump_latency_model, load_latency_model
 from latlas_latency.observations import Observation
 from latlas_latency.revalidation import Revalidation, revalidate
 from latlas_latency.table import LookupTable
-from latlas_latency.validation import validate
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.spaces import get_space
 
@@ -25,9 +25,10 @@ _SOURCE_ROLES = (Role.COVER, Role.CALIBRATION, Role.TRAINING)
 def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord:
     """Judges a table by a validation campaign and keeps the result with it.
 
-    Baselines are fitted on what the table's own campaign has measured: straight lines on its
-    calibration networks, an MLP on as many of its training networks as fit into the time that the
-    device spent on the table.
+    The campaign's spread networks calibrate the table for its session, and the baselines alike:
+    straight lines are fitted on them. An MLP, which learns from as many of the training networks of
+    the table's own campaign as fit into the time that the device spent on the table, is scaled by
+    them. A campaign without them judges everything as it was calibrated before.
 
     Raises:
         NotFoundError: no such table or campaign.
@@ -49,17 +50,25 @@ def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord
     source = case.source_observations()
     table_ns = device_time_ns([*source[Role.COVER], *source[Role.CALIBRATION]])
     alone = [observation for _, observation in case.observations([Role.ALONE])]
+    anchors = [observation for _, observation in case.observations([Role.CALIBRATION])]
     space = get_space(case.record.space)
-    baselines = line_baselines(source[Role.CALIBRATION], alone, unseen) | mlp_baseline(
+    baselines = line_baselines(anchors or source[Role.CALIBRATION], alone, unseen) | mlp_baseline(
         source[Role.TRAINING],
         unseen,
+        anchors,
         space,
         case.table.target,
         device_ns=table_ns,
         seed=case.plan.seed,
     )
     validation = validate(
-        case.table, unseen, space, level=VALIDATION_LEVEL, parts=parts, baselines=baselines
+        case.table,
+        unseen,
+        space,
+        level=VALIDATION_LEVEL,
+        anchors=anchors,
+        parts=parts,
+        baselines=baselines,
     )
     record = replace(case.record, validation=validation)
     store.put_latency_model(record, dump_latency_model(case.table.with_validation(validation)))

@@ -19,6 +19,7 @@ from latlas_coordinator.domain import (
 )
 from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.storage import Store
+from latlas_latency.comparison import validate
 from latlas_latency.formats import (
     StoredModel,
     dump_latency_model,
@@ -31,7 +32,7 @@ from latlas_latency.model import LatencyModel, Prediction, Subjects
 from latlas_latency.observations import Observation, measure_drift
 from latlas_latency.table import LookupTable
 from latlas_latency.table_building import build_table as tabulate
-from latlas_latency.validation import Validation, validate
+from latlas_latency.validation import Validation
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchBatch, SearchSpace
 from latlas_ops.spaces import get_space

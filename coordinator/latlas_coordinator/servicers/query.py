@@ -16,6 +16,7 @@ from latlas_coordinator.handlers import (
     judging,
     latency_models,
     measurements,
+    suspicion,
     targets,
 )
 from latlas_coordinator.live.coordinator import Coordinator, stopping_error
@@ -191,6 +192,20 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
                 judging.revalidate_table, self._store, request.name, request.campaign
             )
         )
+
+    async def FindSuspicions(
+        self, request: query_pb2.FindSuspicionsRequest, context: Context
+    ) -> query_pb2.Suspicions:
+        """See `query.proto`."""
+        found = await self._workers.compute(suspicion.find_suspicions, self._store, request.name)
+        requeued = None
+        if request.requeue:
+            requeued = await self._workers.store(
+                suspicion.requeue, self._store, request.name, found
+            )
+            self._coordinator.dispatcher.wake()
+            self._coordinator.changes.notify()
+        return messages.suspicions_message(found, requeued)
 
     async def FitPredictor(
         self, request: query_pb2.FitPredictorRequest, context: Context

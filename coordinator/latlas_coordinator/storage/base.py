@@ -169,8 +169,25 @@ class Store(ABC):
         """Running campaigns without open tasks, oldest first."""
 
     @abstractmethod
+    def list_first_leases(self) -> dict[str, int]:
+        """Running campaign → Unix time of its first lease; without those that had none yet."""
+
+    @abstractmethod
+    def end_rounds(self, campaign: str) -> bool:
+        """Leaves every task of a campaign with the rounds that it has visits of, and at least one.
+
+        Active leases of the campaign end as `CANCELLED` if any task wanted more.
+
+        Returns:
+            Whether any task wanted more.
+
+        Raises:
+            NotFoundError: no campaign has that name.
+        """
+
+    @abstractmethod
     def add_rounds(self, n_rounds: Mapping[str, int]) -> None:
-        """Has tasks visited so many times more.
+        """Has tasks visited so many times more; their campaigns run again if they had finished.
 
         Raises:
             NotFoundError: there is no such task.

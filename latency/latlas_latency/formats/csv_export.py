@@ -34,8 +34,8 @@ def table_to_csv(table: LookupTable) -> str:
     conditions = ", ".join(f"{name}={value}" for name, value in table.target.conditions().items())
     stream.write(f"# target {table.target.name}: {conditions}\n")
     stream.write(f"# network_ms = {intercept_ms!r} + sum of latency_ms over its ops\n")
-    for caveat in table.caveats:
-        stream.write(f"# {caveat}\n")
+    for remark in table.remarks:
+        stream.write(f"# {remark}\n")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for entry in table.entries:

@@ -64,7 +64,7 @@ def table_to_ofa_yaml(table: LookupTable) -> str:
             )
     conditions = ", ".join(f"{name}={value}" for name, value in table.target.conditions().items())
     text = [f"# target {table.target.name}: {conditions}"]
-    text += [f"# {caveat}" for caveat in table.caveats]
+    text += [f"# {remark}" for remark in table.remarks]
     for line in sorted(lines.values(), key=lambda line: line.key):
         text += [
             f"{line.key}:",

@@ -19,7 +19,14 @@ AFFINE_FIELDS = ("intercept_ms", "slope", "covariance", "residual", "n_networks"
 
 _ERROR_FIELDS = tuple(field.name for field in dataclasses.fields(Errors))
 _VALIDATION_FIELDS = tuple(field.name for field in dataclasses.fields(Validation))
-_LATER: Record = {"pair_order": None, "n_pairs": 0, "measured_ns": 0, "parts": [], "baselines": []}
+_LATER: Record = {
+    "pair_order": None,
+    "n_pairs": 0,
+    "measured_ns": 0,
+    "session_scale": None,
+    "parts": [],
+    "baselines": [],
+}
 """What a validation has whose file was written before these fields were."""
 
 
@@ -101,6 +108,7 @@ def validation_from(record: Fields | None) -> Validation | None:
         label_noise=record.number_or_nan("label_noise"),
         common_mode_free_noise=record.number_or_nan("common_mode_free_noise"),
         measured_ns=record.integer("measured_ns"),
+        session_scale=record.number_or_nan("session_scale"),
         parts=_named_errors_from(record, "parts"),
         baselines=_named_errors_from(record, "baselines"),
     )

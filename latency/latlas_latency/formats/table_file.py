@@ -8,7 +8,8 @@
                  "covariance",             of intercept and slope, two rows of two
                  "residual",               relative standard deviation of a network about the line
                  "n_networks",             that the line was fitted to
-                 "entry_noise"}            share of the residual that the entries bring
+                 "entry_noise",            share of the residual that the entries bring
+                 "session_error"}          of another session than that of the calibration
                 or null,
  "conditions": {"first_visit_ns", "last_visit_ns",     Unix time
                 "device_ids", "n_rounds", "n_profiled_networks",
@@ -59,6 +60,7 @@ VERSION = 1
 
 _HEAD = ("format", "version", "target", "space", "calibration", "conditions", "validation")
 _ENTRY_FIELDS = ("op", "mean_ms", "spread_ms", "n_occurrences", "n_visits", "kind")
+_CALIBRATION_FIELDS = (*AFFINE_FIELDS, "entry_noise", "session_error")
 _LATER_CONDITIONS = {
     "n_visits": 0,
     "n_left_out": 0,
@@ -98,7 +100,7 @@ def load(data: bytes) -> LookupTable:
     record = Fields(record.as_dict(), record.path, (*_HEAD, "entries"))
     entries = tuple(_entry_from(row) for row in record.rows("entries", _ENTRY_FIELDS))
     space = record.optional_fields("space", ("name", "version"))
-    calibration = record.optional_fields("calibration", (*AFFINE_FIELDS, "entry_noise"))
+    calibration = record.optional_fields("calibration")
     try:
         return LookupTable(
             target=target_from(record.fields("target")),
@@ -148,13 +150,20 @@ def _entry_from(record: Fields) -> TableEntry:
 def _calibration_record(calibration: Calibration | None) -> Record | None:
     if calibration is None:
         return None
-    return {**affine_record(calibration.fit), "entry_noise": calibration.entry_noise}
+    return {
+        **affine_record(calibration.fit),
+        "entry_noise": calibration.entry_noise,
+        "session_error": calibration.session_error,
+    }
 
 
 def _calibration_from(record: Fields | None) -> Calibration | None:
     if record is None:
         return None
-    return Calibration(affine_from(record), record.number("entry_noise", 0))
+    record = Fields({"session_error": 0.0, **record.as_dict()}, record.path, _CALIBRATION_FIELDS)
+    return Calibration(
+        affine_from(record), record.number("entry_noise", 0), record.number("session_error", 0)
+    )
 
 
 def _conditions_record(conditions: TableConditions | None) -> Record | None:

@@ -104,19 +104,19 @@ class VisitSelection:
 
 
 def visit_flags(
-    visit: Visit,
+    conditions: Conditions,
     thresholds: FlagThresholds = FlagThresholds(),
     usual_clock_mhz: float | None = None,
 ) -> frozenset[Flag]:
-    """The flags of a visit; what its device does not tell is no flag.
+    """The flags of a visit under these conditions; what its device does not tell is no flag.
 
     Args:
-        visit: the visit.
+        conditions: those of the visit.
         thresholds: from where on a condition is a flag.
         usual_clock_mhz: clock of its device when nothing slows it, see `usual_clocks_mhz`; without
             it a slow clock goes unnoticed.
     """
-    excesses = _excesses(visit.conditions, thresholds, usual_clock_mhz)
+    excesses = _excesses(conditions, thresholds, usual_clock_mhz)
     return frozenset(flag for flag, excess in excesses.items() if excess > 1)
 
 

@@ -289,6 +289,7 @@ class Sampling(google.protobuf.message.Message):
     MIN_DURATION_NS_FIELD_NUMBER: builtins.int
     TIMEOUT_NS_FIELD_NUMBER: builtins.int
     N_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
+    TIME_BUDGET_NS_FIELD_NUMBER: builtins.int
     n_rounds: builtins.int
     warmup_runs: builtins.int
     min_runs: builtins.int
@@ -296,6 +297,8 @@ class Sampling(google.protobuf.message.Message):
     timeout_ns: builtins.int
     n_extra_rounds: builtins.int
     """Further visits at most, for a program whose visits disagree."""
+    time_budget_ns: builtins.int
+    """After it rounds end, except that every program is visited once; 0 for no limit."""
     def __init__(
         self,
         *,
@@ -305,8 +308,9 @@ class Sampling(google.protobuf.message.Message):
         min_duration_ns: builtins.int = ...,
         timeout_ns: builtins.int = ...,
         n_extra_rounds: builtins.int = ...,
+        time_budget_ns: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "n_extra_rounds", b"n_extra_rounds", "n_rounds", b"n_rounds", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "n_extra_rounds", b"n_extra_rounds", "n_rounds", b"n_rounds", "time_budget_ns", b"time_budget_ns", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
 
 global___Sampling = Sampling
 
@@ -572,6 +576,144 @@ class JudgeTableRequest(google.protobuf.message.Message):
 global___JudgeTableRequest = JudgeTableRequest
 
 @typing.final
+class FindSuspicionsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The table."""
+    requeue: builtins.bool
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        requeue: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "requeue", b"requeue"]) -> None: ...
+
+global___FindSuspicionsRequest = FindSuspicionsRequest
+
+@typing.final
+class Suspicions(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BREAKS_FIELD_NUMBER: builtins.int
+    STRETCHES_FIELD_NUMBER: builtins.int
+    DISAGREEMENTS_FIELD_NUMBER: builtins.int
+    CAMPAIGN_FIELD_NUMBER: builtins.int
+    N_VISITS_REQUEUED_FIELD_NUMBER: builtins.int
+    campaign: builtins.str
+    """The campaign that was given further visits, and how many; empty and 0 if none."""
+    n_visits_requeued: builtins.int
+    @property
+    def breaks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MonotonicityBreak]: ...
+    @property
+    def stretches(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Stretch]: ...
+    @property
+    def disagreements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BoardDisagreement]: ...
+    def __init__(
+        self,
+        *,
+        breaks: collections.abc.Iterable[global___MonotonicityBreak] | None = ...,
+        stretches: collections.abc.Iterable[global___Stretch] | None = ...,
+        disagreements: collections.abc.Iterable[global___BoardDisagreement] | None = ...,
+        campaign: builtins.str = ...,
+        n_visits_requeued: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["breaks", b"breaks", "campaign", b"campaign", "disagreements", b"disagreements", "n_visits_requeued", b"n_visits_requeued", "stretches", b"stretches"]) -> None: ...
+
+global___Suspicions = Suspicions
+
+@typing.final
+class MonotonicityBreak(google.protobuf.message.Message):
+    """Two ops, equal but for one direction, of which the bigger is the faster."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SMALLER_OP_KEY_FIELD_NUMBER: builtins.int
+    BIGGER_OP_KEY_FIELD_NUMBER: builtins.int
+    DIRECTION_FIELD_NUMBER: builtins.int
+    RATIO_FIELD_NUMBER: builtins.int
+    SIGMAS_FIELD_NUMBER: builtins.int
+    smaller_op_key: builtins.str
+    bigger_op_key: builtins.str
+    direction: builtins.str
+    """channels, kernel, expansion or resolution."""
+    ratio: builtins.float
+    sigmas: builtins.float
+    def __init__(
+        self,
+        *,
+        smaller_op_key: builtins.str = ...,
+        bigger_op_key: builtins.str = ...,
+        direction: builtins.str = ...,
+        ratio: builtins.float = ...,
+        sigmas: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bigger_op_key", b"bigger_op_key", "direction", b"direction", "ratio", b"ratio", "sigmas", b"sigmas", "smaller_op_key", b"smaller_op_key"]) -> None: ...
+
+global___MonotonicityBreak = MonotonicityBreak
+
+@typing.final
+class Stretch(google.protobuf.message.Message):
+    """Visits in a row that were all slower, or faster, than the rest."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    FIRST_VISIT_NS_FIELD_NUMBER: builtins.int
+    LAST_VISIT_NS_FIELD_NUMBER: builtins.int
+    RATIO_FIELD_NUMBER: builtins.int
+    N_VISITS_FIELD_NUMBER: builtins.int
+    device_id: builtins.str
+    first_visit_ns: builtins.int
+    last_visit_ns: builtins.int
+    ratio: builtins.float
+    n_visits: builtins.int
+    def __init__(
+        self,
+        *,
+        device_id: builtins.str = ...,
+        first_visit_ns: builtins.int = ...,
+        last_visit_ns: builtins.int = ...,
+        ratio: builtins.float = ...,
+        n_visits: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "first_visit_ns", b"first_visit_ns", "last_visit_ns", b"last_visit_ns", "n_visits", b"n_visits", "ratio", b"ratio"]) -> None: ...
+
+global___Stretch = Stretch
+
+@typing.final
+class BoardDisagreement(google.protobuf.message.Message):
+    """A program that two boards put at different latencies."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: builtins.int
+    FASTER_DEVICE_ID_FIELD_NUMBER: builtins.int
+    SLOWER_DEVICE_ID_FIELD_NUMBER: builtins.int
+    RATIO_FIELD_NUMBER: builtins.int
+    SIGMAS_FIELD_NUMBER: builtins.int
+    label: builtins.str
+    faster_device_id: builtins.str
+    slower_device_id: builtins.str
+    ratio: builtins.float
+    sigmas: builtins.float
+    def __init__(
+        self,
+        *,
+        label: builtins.str = ...,
+        faster_device_id: builtins.str = ...,
+        slower_device_id: builtins.str = ...,
+        ratio: builtins.float = ...,
+        sigmas: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["faster_device_id", b"faster_device_id", "label", b"label", "ratio", b"ratio", "sigmas", b"sigmas", "slower_device_id", b"slower_device_id"]) -> None: ...
+
+global___BoardDisagreement = BoardDisagreement
+
+@typing.final
 class FitPredictorRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -658,6 +800,7 @@ class Validation(google.protobuf.message.Message):
     MEASURED_NS_FIELD_NUMBER: builtins.int
     PARTS_FIELD_NUMBER: builtins.int
     BASELINES_FIELD_NUMBER: builtins.int
+    SESSION_SCALE_FIELD_NUMBER: builtins.int
     n_networks: builtins.int
     mape: builtins.float
     max_error: builtins.float
@@ -674,6 +817,8 @@ class Validation(google.protobuf.message.Message):
     n_pairs: builtins.int
     measured_ns: builtins.int
     """Unix time of the last visit that it rests on."""
+    session_scale: builtins.float
+    """Latency in that session over what the table had said before; NaN if it was not calibrated in it."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedErrors]:
         """The same networks in parts, and other models on all of them."""
@@ -699,8 +844,9 @@ class Validation(google.protobuf.message.Message):
         measured_ns: builtins.int = ...,
         parts: collections.abc.Iterable[global___NamedErrors] | None = ...,
         baselines: collections.abc.Iterable[global___NamedErrors] | None = ...,
+        session_scale: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["baselines", b"baselines", "common_mode_free_noise", b"common_mode_free_noise", "interval_coverage", b"interval_coverage", "interval_level", b"interval_level", "label_noise", b"label_noise", "mape", b"mape", "max_error", b"max_error", "measured_ns", b"measured_ns", "n_networks", b"n_networks", "n_pairs", b"n_pairs", "pair_order", b"pair_order", "parts", b"parts", "r2", b"r2", "share_within_10_percent", b"share_within_10_percent", "share_within_5_percent", b"share_within_5_percent", "spearman", b"spearman"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["baselines", b"baselines", "common_mode_free_noise", b"common_mode_free_noise", "interval_coverage", b"interval_coverage", "interval_level", b"interval_level", "label_noise", b"label_noise", "mape", b"mape", "max_error", b"max_error", "measured_ns", b"measured_ns", "n_networks", b"n_networks", "n_pairs", b"n_pairs", "pair_order", b"pair_order", "parts", b"parts", "r2", b"r2", "session_scale", b"session_scale", "share_within_10_percent", b"share_within_10_percent", "share_within_5_percent", b"share_within_5_percent", "spearman", b"spearman"]) -> None: ...
 
 global___Validation = Validation
 

@@ -100,6 +100,11 @@ class QueryServiceStub(object):
                 request_serializer=latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.SerializeToString,
                 response_deserializer=latlas__protos_dot_v1_dot_query__pb2.Revalidation.FromString,
                 _registered_method=True)
+        self.FindSuspicions = channel.unary_unary(
+                '/latlas_protos.v1.QueryService/FindSuspicions',
+                request_serializer=latlas__protos_dot_v1_dot_query__pb2.FindSuspicionsRequest.SerializeToString,
+                response_deserializer=latlas__protos_dot_v1_dot_query__pb2.Suspicions.FromString,
+                _registered_method=True)
         self.FitPredictor = channel.unary_unary(
                 '/latlas_protos.v1.QueryService/FitPredictor',
                 request_serializer=latlas__protos_dot_v1_dot_query__pb2.FitPredictorRequest.SerializeToString,
@@ -211,6 +216,13 @@ class QueryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindSuspicions(self, request, context):
+        """What in a table, or in the visits behind it, cannot be right; on request visited again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FitPredictor(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -308,6 +320,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.RevalidateTable,
                     request_deserializer=latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.FromString,
                     response_serializer=latlas__protos_dot_v1_dot_query__pb2.Revalidation.SerializeToString,
+            ),
+            'FindSuspicions': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindSuspicions,
+                    request_deserializer=latlas__protos_dot_v1_dot_query__pb2.FindSuspicionsRequest.FromString,
+                    response_serializer=latlas__protos_dot_v1_dot_query__pb2.Suspicions.SerializeToString,
             ),
             'FitPredictor': grpc.unary_unary_rpc_method_handler(
                     servicer.FitPredictor,
@@ -686,6 +703,33 @@ class QueryService(object):
             '/latlas_protos.v1.QueryService/RevalidateTable',
             latlas__protos_dot_v1_dot_query__pb2.JudgeTableRequest.SerializeToString,
             latlas__protos_dot_v1_dot_query__pb2.Revalidation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindSuspicions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/latlas_protos.v1.QueryService/FindSuspicions',
+            latlas__protos_dot_v1_dot_query__pb2.FindSuspicionsRequest.SerializeToString,
+            latlas__protos_dot_v1_dot_query__pb2.Suspicions.FromString,
             options,
             channel_credentials,
             insecure,

@@ -90,6 +90,12 @@ class QueryServiceStub:
         latlas_protos.v1.query_pb2.Revalidation,
     ]
 
+    FindSuspicions: grpc.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.FindSuspicionsRequest,
+        latlas_protos.v1.query_pb2.Suspicions,
+    ]
+    """What in a table, or in the visits behind it, cannot be right; on request visited again."""
+
     FitPredictor: grpc.UnaryUnaryMultiCallable[
         latlas_protos.v1.query_pb2.FitPredictorRequest,
         latlas_protos.v1.query_pb2.LatencyModelInfo,
@@ -183,6 +189,12 @@ class QueryServiceAsyncStub:
         latlas_protos.v1.query_pb2.JudgeTableRequest,
         latlas_protos.v1.query_pb2.Revalidation,
     ]
+
+    FindSuspicions: grpc.aio.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.FindSuspicionsRequest,
+        latlas_protos.v1.query_pb2.Suspicions,
+    ]
+    """What in a table, or in the visits behind it, cannot be right; on request visited again."""
 
     FitPredictor: grpc.aio.UnaryUnaryMultiCallable[
         latlas_protos.v1.query_pb2.FitPredictorRequest,
@@ -303,6 +315,14 @@ class QueryServiceServicer(metaclass=abc.ABCMeta):
         request: latlas_protos.v1.query_pb2.JudgeTableRequest,
         context: _ServicerContext,
     ) -> typing.Union[latlas_protos.v1.query_pb2.Revalidation, collections.abc.Awaitable[latlas_protos.v1.query_pb2.Revalidation]]: ...
+
+    @abc.abstractmethod
+    def FindSuspicions(
+        self,
+        request: latlas_protos.v1.query_pb2.FindSuspicionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[latlas_protos.v1.query_pb2.Suspicions, collections.abc.Awaitable[latlas_protos.v1.query_pb2.Suspicions]]:
+        """What in a table, or in the visits behind it, cannot be right; on request visited again."""
 
     @abc.abstractmethod
     def FitPredictor(

@@ -121,13 +121,7 @@ class WorkRows(SqlBase):
                 .values(state=state.value)
             )
             if state is CampaignState.CANCELLED:
-                connection.execute(
-                    update(db.leases)
-                    .where(
-                        db.leases.c.campaign == name, db.leases.c.state == LeaseState.ACTIVE.value
-                    )
-                    .values(state=LeaseState.CANCELLED.value)
-                )
+                _cancel_leases(connection, name)
 
     def list_tasks(self, campaign: str) -> list[TaskProgress]:
         """See `Store.list_tasks`."""
@@ -159,6 +153,32 @@ class WorkRows(SqlBase):
         with self._reading() as connection:
             return [_campaign(row) for row in connection.execute(query)]
 
+    def list_first_leases(self) -> dict[str, int]:
+        """See `Store.list_first_leases`."""
+        query = (
+            select(db.leases.c.campaign, func.min(db.leases.c.created_ns))
+            .join(db.campaigns, db.campaigns.c.name == db.leases.c.campaign)
+            .where(_RUNNING)
+            .group_by(db.leases.c.campaign)
+        )
+        with self._reading() as connection:
+            return {name: int(created_ns) for name, created_ns in connection.execute(query)}
+
+    def end_rounds(self, campaign: str) -> bool:
+        """See `Store.end_rounds`."""
+        most = case((_VISITS_OF_TASK > 1, _VISITS_OF_TASK), else_=1)
+        with self._writing() as connection:
+            if not campaign_is_there(connection, campaign):
+                raise no_campaign(connection, campaign)
+            changed = connection.execute(
+                update(db.tasks)
+                .where(db.tasks.c.campaign == campaign, _NOT_GIVEN_UP, db.tasks.c.n_rounds > most)
+                .values(n_rounds=most)
+            )
+            if changed.rowcount:
+                _cancel_leases(connection, campaign)
+            return bool(changed.rowcount)
+
     def add_rounds(self, n_rounds: Mapping[str, int]) -> None:
         """See `Store.add_rounds`."""
         with self._writing() as connection:
@@ -170,6 +190,15 @@ class WorkRows(SqlBase):
                 )
                 if not changed.rowcount:
                     raise NotFoundError(f"no task {task_id!r}")
+            owners = select(db.tasks.c.campaign).where(db.tasks.c.task_id.in_(n_rounds))
+            connection.execute(
+                update(db.campaigns)
+                .where(
+                    db.campaigns.c.name.in_(owners),
+                    db.campaigns.c.state == CampaignState.FINISHED.value,
+                )
+                .values(state=CampaignState.RUNNING.value)
+            )
 
 
 def campaign_is_there(connection: Connection, name: str) -> bool:
@@ -184,6 +213,14 @@ def no_campaign(connection: Connection, name: str) -> NotFoundError:
         select(db.campaigns.c.name).order_by(db.campaigns.c.number)
     ).scalars()
     return NotFoundError(f"no campaign {name!r}; there are: {', '.join(names) or 'none yet'}")
+
+
+def _cancel_leases(connection: Connection, campaign: str) -> None:
+    connection.execute(
+        update(db.leases)
+        .where(db.leases.c.campaign == campaign, db.leases.c.state == LeaseState.ACTIVE.value)
+        .values(state=LeaseState.CANCELLED.value)
+    )
 
 
 def _require(

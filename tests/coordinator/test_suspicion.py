@@ -1,0 +1,102 @@
+"""What in a table, or in the visits behind it, cannot be right: found, and visited again."""
+
+import dataclasses
+
+import pytest
+
+from latlas_coordinator.domain import CampaignState, Role, Sampling, VisitSummary
+from latlas_coordinator.handlers import latency_models, suspicion
+from latlas_coordinator.handlers.campaigns import CampaignDefinition, start_campaign
+from latlas_coordinator.storage import open_store
+from latlas_latency.formats import dump_latency_model, load_latency_model
+from latlas_ops.errors import InvalidInputError
+
+
+@pytest.fixture
+def store(imagined):
+    """A table `t1` of a finished campaign `p1` that allows one extra round."""
+    opened = open_store(":memory:")
+    imagined.connect(opened)
+    opened_plan = dataclasses.replace(imagined.plan, n_training_networks=0)
+    definition = CampaignDefinition("p1", "bench-ort", opened_plan, Sampling(2, n_extra_rounds=1))
+    start_campaign(opened, definition, 0)
+    imagined.measure(opened, "p1")
+    latency_models.build_table(opened, "t1", "p1", now_ns=7)
+    yield opened
+    opened.close()
+
+
+def spoil(store, factor=3.0):
+    """Makes the entry of one op with the smallest kernel slow; returns the op."""
+    table = load_latency_model(store.read_latency_model("t1"))
+    slow = next(
+        entry for entry in table.entries if dict(entry.op.attributes).get("kernel") == 3
+        and entry.op.kind == "mbconv"
+    )  # fmt: skip
+    entries = tuple(
+        dataclasses.replace(entry, mean_ms=factor * entry.mean_ms) if entry is slow else entry
+        for entry in table.entries
+    )
+    record = store.get_latency_model("t1")
+    store.put_latency_model(record, dump_latency_model(dataclasses.replace(table, entries=entries)))
+    return slow.op
+
+
+def test_a_sound_table_is_not_suspected(store):
+    found = suspicion.find_suspicions(store, "t1")
+    assert (found.breaks, found.stretches, found.disagreements) == ((), (), ())
+    assert suspicion.requeue(store, "t1", found) == suspicion.Requeued("p1", 0)
+    assert store.get_campaign("p1").campaign.state is CampaignState.FINISHED
+
+
+def test_an_entry_that_is_slower_than_a_bigger_ops_is_found_and_visited_again(store):
+    op = spoil(store)
+    found = suspicion.find_suspicions(store, "t1")
+    assert {one.smaller for one in found.breaks} == {op}
+    requeued = suspicion.requeue(store, "t1", found)
+    assert requeued.campaign == "p1"
+    status = store.get_campaign("p1")
+    assert status.campaign.state is CampaignState.RUNNING
+    assert status.n_visits_wanted == status.n_visits_done + requeued.n_visits
+    again = {progress.task.role for progress in store.list_open_tasks()}
+    assert again == {Role.COVER}
+    programs = store.get_programs([p.task.program_sha256 for p in store.list_open_tasks()])
+    suspects = {one.bigger for one in found.breaks} | {op}
+    assert all(suspects & set(program.network.ops) for program in programs.values())
+
+
+def test_no_task_gets_more_rounds_than_its_sampling_allows(store):
+    spoil(store)
+    found = suspicion.find_suspicions(store, "t1")
+    assert suspicion.requeue(store, "t1", found).n_visits > 0
+    assert suspicion.requeue(store, "t1", found).n_visits == 0
+
+
+def test_a_stretch_of_slow_visits_is_found(store):
+    visits = [
+        VisitSummary(f"task {number % 50}", number // 50, "board", number, 1_000_000 + number, 5)
+        for number in range(200)
+    ]
+    visits[60:90] = [
+        dataclasses.replace(visit, median_ns=1_300_000 + number)
+        for number, visit in enumerate(visits[60:90])
+    ]
+    (stretch,) = suspicion._stretches(visits)
+    assert (stretch.device_id, len(stretch.task_ids)) == ("board", 30)
+    assert (stretch.first_visit_ns, stretch.last_visit_ns) == (60, 89)
+    assert stretch.ratio == pytest.approx(1.3, rel=0.01)
+
+
+def test_an_imported_table_is_looked_at_but_cannot_be_visited_again(store):
+    spoil(store)
+    latency_models.import_model(store, "copy", store.read_latency_model("t1"), now_ns=8)
+    found = suspicion.find_suspicions(store, "copy")
+    assert found.breaks
+    with pytest.raises(InvalidInputError, match="'copy' was imported"):
+        suspicion.requeue(store, "copy", found)
+
+
+def test_a_predictor_is_not_suspected(store):
+    latency_models.fit_predictor(store, "macs", "p1", kind="macs", seed=0, now_ns=8)
+    with pytest.raises(InvalidInputError, match="not a table but a predictor"):
+        suspicion.find_suspicions(store, "macs")
