@@ -21,14 +21,12 @@ from latlas.progress import Progress
 from latlas.quickstart.measuring import await_device
 from latlas.quickstart.processes import Fleet, exclusive, fleet
 from latlas.records import CampaignStatus, Sampling
+from latlas_latency.table import NOISY_SITTING
 from latlas_ops.errors import MeasurementError
 
 LEVELS = ("all", "basic")
 DONE_FILE = "done"
 MOST_SITTINGS = 3
-NOISY_SITTING = 0.02
-"""A sitting whose common-mode-free noise is beyond this is rejected and repeated."""
-
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 

@@ -77,12 +77,16 @@ class ProgramDownload:
 
 def _decompressed(piece: fleet_pb2.ProgramChunk, sha256: str) -> bytes:
     """What a compressed piece holds, never more than the whole program may have."""
+    stream = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(piece.data, max(1, piece.total_bytes))
+        data = stream.decompress(piece.data, max(1, piece.total_bytes))
     except zlib.error as error:
         raise CorruptProgramError(
             f"program {sha256[:12]} is corrupt: a piece of it cannot be decompressed ({error})"
         ) from error
+    if not stream.eof or stream.unused_data:
+        raise CorruptProgramError(f"program {sha256[:12]} is corrupt: a piece of it was cut")
+    return data
 
 
 def _final(error: grpc.aio.AioRpcError, sha256: str) -> LatlasError:

@@ -32,17 +32,18 @@ def select_networks(
 ) -> ArchBatch:
     """The winners of `n_networks` searches, `(n_networks, n_genes)`.
 
-    The limits are spread evenly between the 5 % and the 95 % quantile of the latencies that the
-    model predicts for random architectures.
+    The limits are spread between the 5 % and the 95 % quantile of the latencies that the model
+    predicts for random architectures, one at random in each of as many equal parts.
 
     Raises:
         UnknownOpError: the model lacks an op of the space.
     """
     pool = space.sample(_POOL, rng)
     low_ms, high_ms = np.quantile(model.predict(pool).mean_ms, _QUANTILES)
+    shares = (rng.permutation(n_networks) + rng.uniform(size=n_networks)) / n_networks
     winners = [
         _search(space, model, float(limit_ms), pool, rng)
-        for limit_ms in rng.permutation(np.linspace(low_ms, high_ms, n_networks))
+        for limit_ms in low_ms + (high_ms - low_ms) * shares
     ]
     return ArchBatch(space, np.stack(winners))
 

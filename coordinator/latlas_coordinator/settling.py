@@ -8,7 +8,7 @@ import numpy as np
 
 from latlas_coordinator.domain import TaskProgress, VisitSummary
 from latlas_latency.agreement import agreeing
-from latlas_latency.measurement import visit_flags
+from latlas_latency.measurement import usual_clocks_mhz, visit_flags
 
 MOST_DISTURBED = 0.5
 """Share of disturbed visits from which on waiting for better ones is in vain."""
@@ -33,7 +33,12 @@ def extra_rounds(tasks: Sequence[TaskProgress], visits: Sequence[VisitSummary]) 
     for visit in visits:
         matrix[row[visit.task_id], column[visit.device_id, visit.round]] = visit.median_ns
     good = agreeing(matrix)
-    disturbed = [visit for visit in visits if visit_flags(visit.conditions)]
+    clocks_mhz = usual_clocks_mhz(visits)
+    disturbed = [
+        visit
+        for visit in visits
+        if visit_flags(visit.conditions, usual_clock_mhz=clocks_mhz.get(visit.device_id))
+    ]
     if len(disturbed) < MOST_DISTURBED * len(visits):
         for visit in disturbed:
             good[row[visit.task_id], column[visit.device_id, visit.round]] = False

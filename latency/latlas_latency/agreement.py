@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.measurement.statistics import robust_standard_deviation
+from latlas_latency.measurement.statistics import MAD_TO_STANDARD_DEVIATION
 from latlas_latency.observations import removable_common_mode
 
 LEAST_TOLERANCE = 0.03
@@ -23,8 +23,8 @@ def agreeing(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which visits lie close to the median of their row, `(n, n_rounds)`; False for no visit.
 
     What all rows of a round share is divided out first where that lowers the noise. Close is
-    within four robust standard deviations of all visits about their medians, and at least within
-    3 %.
+    within four standard deviations of a visit, robustly estimated from the differences between the
+    visits of all rows, and at least within 3 %.
 
     Args:
         matrix: round matrix `(n, n_rounds)`, see `latlas_latency.measurement.statistics`.
@@ -33,10 +33,13 @@ def agreeing(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
     logs = np.log(matrix if factors is None else matrix / factors)
     known = ~np.isnan(logs)
     deviations = np.zeros_like(logs)
+    steps = []
     for row in np.flatnonzero(known.any(axis=1)):
-        deviations[row] = logs[row] - np.median(logs[row][known[row]])
-    # One visit is its own median, and of two each lies as far from it as the other.
-    telling = known & (known.sum(axis=1) >= 3)[:, None]
-    spread = robust_standard_deviation(deviations[telling])
+        visits = logs[row][known[row]]
+        deviations[row] = logs[row] - np.median(visits)
+        steps.append(np.diff(visits))
+    # Not from the deviations: one in three of them is that of the median itself, which is 0.
+    between = np.abs(np.concatenate(steps)) if steps else np.zeros(0)
+    spread = MAD_TO_STANDARD_DEVIATION * float(np.median(between)) / 2**0.5 if between.size else 0.0
     tolerance = max(LEAST_TOLERANCE, _TOLERATED_DEVIATIONS * spread)
     return np.asarray(known & (np.abs(deviations) <= tolerance))

@@ -1,12 +1,14 @@
 """What a lookup table has to beat: simpler models on the same measurements.
 
-Each of them is fitted to what the table itself had, its calibration networks or as much measuring
-time, so that a comparison says what measuring ops in their real surroundings is worth.
+Each of them is fitted to what the table itself had, the whole networks that calibrated it or as
+much measuring time, and scaled for the session as the table is, so that a comparison says what
+measuring ops in their real surroundings is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -33,32 +35,38 @@ def line_baselines(
     calibration: Sequence[Observation],
     alone: Sequence[Observation],
     unseen: Sequence[Observation],
+    anchors: Sequence[Observation] = (),
 ) -> dict[str, Milliseconds]:
     """Predictions by straight lines through the calibration networks, and by ops timed alone.
 
     Args:
-        calibration: the networks that calibrated the table; with fewer than three there is no
-            line.
+        calibration: the whole networks that calibrated the table; with fewer than three, or such
+            that contradict a rising line, there is no line.
         alone: programs of one op each; baselines that need an op which is not among them are
             left out.
         unseen: the networks that are predicted, `n` of them.
+        anchors: networks measured in the same session as `unseen`; lines are scaled by what they
+            say of it, plain sums are left as they are.
 
     Returns:
         Name → predicted latency, `(n,)` milliseconds.
     """
     found: dict[str, Milliseconds] = {}
-    drift = measure_drift(calibration) if calibration else None
-    labels_ms = np.array([drift.latency_ns(seen) / 1e6 for seen in calibration] if drift else [])
-    has_line = len(calibration) >= LEAST_NETWORKS
-    if has_line:
-        line = fit_affine(_macs(calibration), labels_ms, MACS_AFFINE)
-        found[MACS_AFFINE] = line.mean(_macs(unseen))
     alone_ms = {seen.network.ops[0]: seen.latency_ms for seen in alone}
-    if _cover(alone_ms, [*calibration, *unseen]):
+    inputs: dict[str, Callable[[Sequence[Observation]], Milliseconds]] = {MACS_AFFINE: _macs}
+    if _cover(alone_ms, [*calibration, *unseen, *anchors]):
         found[ALONE_SUM] = _sums_ms(alone_ms, unseen)
-        if has_line:
-            line = fit_affine(_sums_ms(alone_ms, calibration), labels_ms, ALONE_AFFINE)
-            found[ALONE_AFFINE] = line.mean(found[ALONE_SUM])
+        inputs[ALONE_AFFINE] = partial(_sums_ms, alone_ms)
+    if len(calibration) >= LEAST_NETWORKS:
+        drift = measure_drift(calibration)
+        labels_ms = np.array([drift.latency_ns(seen) / 1e6 for seen in calibration])
+        for name, of in inputs.items():
+            try:
+                line = fit_affine(of(calibration), labels_ms, name)
+            except InvalidInputError:
+                continue
+            scale = _session_scale(anchors, line.mean(of(anchors)) if anchors else np.zeros(0))
+            found[name] = scale * line.mean(of(unseen))
     return found
 
 
@@ -104,10 +112,16 @@ def mlp_baseline(
     mean_ms = model.predict(unseen_batch).mean_ms
     anchor_batch = arch_batch(anchors, space)
     if anchors and anchor_batch is not None:
-        anchor_ms = np.array([anchor.latency_ms for anchor in anchors])
-        logs = np.log(anchor_ms / model.predict(anchor_batch).mean_ms)
-        mean_ms = mean_ms * np.exp(robust_mean(logs))
+        mean_ms = mean_ms * _session_scale(anchors, model.predict(anchor_batch).mean_ms)
     return {f"{MLP} ({len(chosen)} networks)": mean_ms}
+
+
+def _session_scale(anchors: Sequence[Observation], predicted_ms: Milliseconds) -> float:
+    """Latency in the session of the anchors over what was predicted; 1 without any."""
+    if not anchors:
+        return 1.0
+    measured_ms = np.array([anchor.latency_ms for anchor in anchors])
+    return float(np.exp(robust_mean(np.log(measured_ms / predicted_ms))))
 
 
 def device_time_ns(observations: Sequence[Observation]) -> int:

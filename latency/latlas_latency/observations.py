@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from latlas_latency.measurement.flags import kept_visits, usual_clocks_mhz
 from latlas_latency.measurement.statistics import (
     common_mode,
-    common_mode_free_noise,
     label_noise,
 )
 from latlas_latency.measurement.target import Target
@@ -176,29 +175,54 @@ def measure_drift(observations: Sequence[Observation]) -> Drift:
     `LEAST_FOR_COMMON_MODE` observations to tell it from.
     """
     matrix, sittings = round_matrix(observations)
-    noise, free_noise = label_noise(matrix), common_mode_free_noise(matrix)
+    free_noise = label_noise(matrix / telling_common_mode(matrix).factors)
     factors = removable_common_mode(matrix)
     removed = factors is not None
     if factors is None:
         factors = np.ones(len(sittings))
-    return Drift(dict(zip(sittings, factors.tolist(), strict=True)), noise, free_noise, removed)
+    by_sitting = dict(zip(sittings, factors.tolist(), strict=True))
+    return Drift(by_sitting, label_noise(matrix), free_noise, removed)
 
 
-def removable_common_mode(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The common mode of each round, or None where dividing by it does not pay.
+@dataclass(frozen=True, eq=False)
+class CommonMode:
+    """What the device as a whole did in each round.
 
-    A round of few rows, such as one that repeats only visits that disagreed, tells nothing of
-    what all share: its factor is 1.
+    Attributes:
+        factors: `(n_rounds,)`, 1.05 is 5 % slower than usual; 1 for a round that tells nothing.
+        telling: `(n_rounds,)`, whether the round has rows enough to tell it from.
+    """
+
+    factors: NDArray[np.float64]
+    telling: NDArray[np.bool_]
+
+
+def telling_common_mode(matrix: NDArray[np.float64]) -> CommonMode:
+    """The common mode of the rounds that most rows were measured in.
+
+    A round of few rows, such as one that repeats only visits that disagreed, says more about these
+    rows than about the device.
 
     Args:
         matrix: round matrix, see `latlas_latency.measurement.statistics`.
     """
-    enough = len(matrix) >= LEAST_FOR_COMMON_MODE
-    if not enough:
-        return None
-    telling = (~np.isnan(matrix)).sum(axis=0) >= LEAST_FOR_COMMON_MODE
+    least = min(LEAST_FOR_COMMON_MODE, (len(matrix) + 1) // 2)
+    telling = (~np.isnan(matrix)).sum(axis=0) >= least
     factors = np.ones(matrix.shape[1])
-    factors[telling] = common_mode(matrix[:, telling])
+    if telling.any():
+        factors[telling] = common_mode(matrix[:, telling])
+    return CommonMode(factors, telling)
+
+
+def removable_common_mode(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The common mode of each round, `(n_rounds,)`, or None where dividing by it does not pay.
+
+    Args:
+        matrix: round matrix, see `latlas_latency.measurement.statistics`.
+    """
+    if len(matrix) < LEAST_FOR_COMMON_MODE:
+        return None
+    factors = telling_common_mode(matrix).factors
     return factors if label_noise(matrix / factors) < label_noise(matrix) else None
 
 

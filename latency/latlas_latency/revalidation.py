@@ -26,11 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_latency.calibration import SESSION_DRIFT, AffineFit, Calibration
-from latlas_latency.measurement.statistics import common_mode, mape, robust_mean, student_t_quantile
+from latlas_latency.measurement.statistics import mape, robust_mean, student_t_quantile
 from latlas_latency.measurement.target import Target
 from latlas_latency.model import Prediction
-from latlas_latency.observations import Observation, measure_drift, require_profiled, round_matrix
-from latlas_latency.session import scaled, within_session
+from latlas_latency.observations import (
+    Observation,
+    measure_drift,
+    require_profiled,
+    round_matrix,
+    telling_common_mode,
+)
+from latlas_latency.session import CONSTANT_SHARE, scaled, within_session
 from latlas_latency.table import NOISY_SITTING, LookupTable
 from latlas_ops.errors import InvalidInputError
 
@@ -142,7 +148,9 @@ def revalidate(
     noise = drift.common_mode_free_noise if drift.removed else drift.label_noise
     if math.isnan(noise):
         raise InvalidInputError("revalidation needs at least two rounds, to know the labels' noise")
-    rounds = np.log(common_mode(round_matrix(observations)[0]))
+    common = telling_common_mode(round_matrix(observations)[0])
+    rounds = np.log(common.factors[common.telling])
+    wander = math.sqrt(2 / len(rounds)) * float(np.std(rounds, ddof=1)) if len(rounds) > 1 else 0.0
     measured_ms = np.array([drift.latency_ns(observation) for observation in observations]) / 1e6
     within = within_session(table)
     prediction = within.predict([observation.network for observation in observations])
@@ -154,9 +162,7 @@ def revalidate(
         calibrated=table.calibrated,
         changed=changed,
         # Rounds that drift leave a mean that drifts, here and when the table was measured.
-        session_drift=math.hypot(
-            session_drift, math.sqrt(2 / len(rounds)) * float(np.std(rounds, ddof=1))
-        ),
+        session_drift=math.hypot(session_drift, wander),
         level=level,
     )
 
@@ -286,6 +292,9 @@ def _expectation(table: LookupTable, prediction: Prediction, noise: float) -> Ex
         quantile = student_t_quantile((1 + prediction.level) / 2, own)
     spreads = (prediction.mean_ms - prediction.lower_ms) / prediction.mean_ms / quantile
     others = np.sqrt(np.maximum(spreads**2 - residual**2, 0))
+    # Between two sessions small and large networks drift apart.
+    tilt = np.average(prediction.mean_ms, weights=1 / prediction.mean_ms) / prediction.mean_ms - 1
+    others = np.hypot(others, CONSTANT_SHARE * tilt)
     degrees = own + _PRIOR_NETWORKS
     typical = _TYPICAL_RESIDUAL**2 + then**2
     variance = (own * residual**2 + _PRIOR_NETWORKS * typical) / degrees

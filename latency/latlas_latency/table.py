@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from latlas_latency.measurement.target import Target
 from latlas_latency.model import OpLatencies, Prediction, Subjects
 from latlas_latency.profiler_cost import ProfilerCost
 from latlas_latency.space_reference import SpaceReference
+from latlas_latency.surroundings import SurroundingsCost
 from latlas_latency.validation import Validation
 from latlas_ops.errors import InvalidInputError, UnknownOpError
 from latlas_ops.network import Network
@@ -75,6 +76,24 @@ class TableEntry:
             )
 
 
+def relative_errors(entries: Sequence[TableEntry]) -> dict[OpSpec, float]:
+    """Relative standard error of each entry, by op.
+
+    The spread of a few visits is itself uncertain, so it is drawn towards the typical relative
+    spread of the entries, which counts as `_PRIOR_VISITS` visits. Visits of one place share its
+    surroundings, so that only places count as independent.
+    """
+    if not entries:
+        return {}
+    relative = np.array([entry.spread_ms / entry.mean_ms for entry in entries])
+    visits = np.array([entry.n_visits for entry in entries], dtype=np.float64)
+    places = np.array([entry.n_occurrences for entry in entries], dtype=np.float64)
+    typical = float(np.median(relative))
+    variance = (_PRIOR_VISITS * typical**2 + visits * relative**2) / (_PRIOR_VISITS + visits)
+    errors = np.sqrt(variance / np.maximum(places, 1))
+    return {entry.op: float(error) for entry, error in zip(entries, errors, strict=True)}
+
+
 @dataclass(frozen=True)
 class TableConditions:
     """How and when the measurements behind a table were taken.
@@ -93,7 +112,7 @@ class TableConditions:
         n_visits: visits that the figures rest on.
         n_left_out: further visits that were disturbed and left out.
         n_disturbed: of `n_visits`, those that were disturbed and had no better ones beside them.
-        weight_cost_ms_per_mb: what weights cost the rest of a network; part of the entries.
+        surroundings: what ops were found to cost beyond their node times; part of the entries.
     """
 
     first_visit_ns: int
@@ -109,7 +128,7 @@ class TableConditions:
     n_visits: int = 0
     n_left_out: int = 0
     n_disturbed: int = 0
-    weight_cost_ms_per_mb: float = 0.0
+    surroundings: SurroundingsCost = field(default_factory=SurroundingsCost)
 
 
 @dataclass(frozen=True)
@@ -284,18 +303,7 @@ class LookupTable:
 
     @cached_property
     def _relative_errors(self) -> dict[OpSpec, float]:
-        """Relative standard error of each entry.
-
-        The spread of a few visits is itself uncertain, so it is drawn towards the typical
-        relative spread of the table, which counts as `_PRIOR_VISITS` visits.
-        """
-        relative = np.array([entry.spread_ms / entry.mean_ms for entry in self.entries])
-        visits = np.array([entry.n_visits for entry in self.entries], dtype=np.float64)
-        places = np.array([entry.n_occurrences for entry in self.entries], dtype=np.float64)
-        typical = float(np.median(relative))
-        variance = (_PRIOR_VISITS * typical**2 + visits * relative**2) / (_PRIOR_VISITS + visits)
-        errors = np.sqrt(variance / np.maximum(places, 1))
-        return {entry.op: float(error) for entry, error in zip(self.entries, errors, strict=True)}
+        return relative_errors(self.entries)
 
     def _complete(
         self, known: _Figures, indices: NDArray[np.integer], allow_estimates: bool

@@ -30,9 +30,9 @@ from latlas_latency.observations import (
 )
 from latlas_latency.profiler_cost import ProfilerCost, fit_profiler_cost
 from latlas_latency.space_reference import SpaceReference
+from latlas_latency.surroundings import fit_surroundings_cost
 from latlas_latency.table import LookupTable, TableConditions, TableEntry
-from latlas_latency.weight_cost import fit_weight_cost
-from latlas_ops.costs import network_cost, op_cost
+from latlas_ops.costs import op_cost
 from latlas_ops.errors import InvalidInputError, UnknownOpError
 from latlas_ops.opspec import OpSpec
 from latlas_ops.space import SearchSpace
@@ -61,8 +61,8 @@ def build_table(
     4. Places of one op, on whatever network or board, are merged by a robust mean. An op that
        never had a node of its own (fused into a neighbour everywhere) gets no entry.
     5. Sums of entries are calibrated on whole networks: the calibration networks and, as they were
-       measured without profiler too, the cover networks. What the weights of an op cost the rest
-       of its network is fitted first and charged to its entry; see `weight_cost`. Without
+       measured without profiler too, the cover networks. What an op costs its network beyond the
+       time of its nodes is fitted first and charged to its entry; see `surroundings`. Without
        calibration networks the table stays uncalibrated and says so.
 
     Args:
@@ -104,7 +104,7 @@ def build_table(
                 "measure more"
             )
         return table
-    return _calibrated(table, calibration, plain, drift)
+    return _calibrated(table, covers, calibration, plain, drift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +205,12 @@ def _merge(op: OpSpec, places: Sequence[NDArray[np.float64]]) -> TableEntry:
 
 def _calibrated(
     table: LookupTable,
+    covers: Sequence[_Cover],
     calibration: Sequence[Observation],
     plain: Sequence[Observation],
     drift: Drift,
 ) -> LookupTable:
-    """The table with its entries charged for their weights, and the line to whole networks."""
+    """The table with entries charged for their surroundings, and the line to whole networks."""
     try:
         table.entry_sums_ms([observation.network for observation in calibration])
     except UnknownOpError as error:
@@ -219,22 +220,36 @@ def _calibrated(
     whole = [*calibration, *plain]
     networks = [observation.network for observation in whole]
     latency_ms = np.array([drift.latency_ns(observation) for observation in whole]) / 1e6
-    weight_mb = [network_cost(network).weight_bytes / 1e6 for network in networks]
-    cost = fit_weight_cost(table.entry_sums_ms(networks), weight_mb, latency_ms)
-    entries = tuple(
-        replace(
-            entry,
-            mean_ms=round((entry.mean_ms + cost * op_cost(entry.op).weight_bytes / 1e6) * 1e6)
-            / 1e6,
-        )
-        for entry in table.entries
+    weight_mb = {entry.op: op_cost(entry.op).weight_bytes / 1e6 for entry in table.entries}
+    n_nodes = _nodes_of_ops(covers)
+    cost = fit_surroundings_cost(
+        table.entry_sums_ms(networks),
+        [sum(weight_mb[op] for op in network.ops) for network in networks],
+        [sum(n_nodes[op] for op in network.ops) for network in networks],
+        latency_ms,
     )
+    entries = []
+    for entry in table.entries:
+        charged_ms = cost.per_weight_mb_ms * weight_mb[entry.op]
+        charged_ms += cost.per_node_ms * n_nodes[entry.op]
+        mean_ns = round(1e6 * (entry.mean_ms + charged_ms))
+        entries.append(replace(entry, mean_ms=max(mean_ns, _LEAST_ENTRY_NS) / 1e6))
     assert table.conditions is not None
-    conditions = replace(table.conditions, weight_cost_ms_per_mb=cost)
-    charged = replace(table, entries=entries, conditions=conditions)
+    conditions = replace(table.conditions, surroundings=cost)
+    charged = replace(table, entries=tuple(entries), conditions=conditions)
     fit = fit_affine(charged.entry_sums_ms(networks), latency_ms, "calibration")
     noise = float(np.sqrt(np.mean(charged.entry_noise(networks) ** 2)))
     return replace(charged, calibration=Calibration(fit, noise, SESSION_DRIFT))
+
+
+def _nodes_of_ops(covers: Sequence[_Cover]) -> dict[OpSpec, float]:
+    """Nodes of each op, the median over its places."""
+    found: dict[OpSpec, list[int]] = {}
+    for cover in covers:
+        for op, n_nodes in zip(cover.observation.network.ops, cover.n_nodes.tolist(), strict=True):
+            if n_nodes:
+                found.setdefault(op, []).append(n_nodes)
+    return {op: float(np.median(places)) for op, places in found.items()}
 
 
 def _conditions(

@@ -76,7 +76,11 @@ class Validation(Errors):
         noise = f"label noise {self.label_noise:.1%}"
         if math.isnan(self.label_noise):
             noise = "label noise unknown: one round"
-        return (
+        text = (
             f"mean absolute error {self.mape:.1%}, greatest {self.max_error:.1%} ({noise}) on "
             f"{self.n_networks} networks that it was not made from"
         )
+        for part in self.parts:
+            if part.name == BEFORE_SESSION:
+                text += f", calibrated by networks of that session; {part.mape:.1%} as it stands"
+        return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -267,12 +268,14 @@ class Coordinator(fleet_pb2_grpc.FleetServiceServicer):
         scripts: what it does once an agent has said hello, stream by stream.
         programs: what it serves, by digest; a program may be served wrongly on purpose.
         offsets: offsets at which downloads were asked for.
+        compress: whether pieces of programs travel compressed.
     """
 
     scripts: list[Callable[[Stream], object]] = field(default_factory=list)
     programs: dict[str, bytes] = field(default_factory=dict)
     offsets: list[int] = field(default_factory=list)
     break_download_after: int | None = None
+    compress: bool = False
     hellos: list[fleet_pb2.Hello] = field(default_factory=list)
     address: str = ""
     failure: BaseException | None = None
@@ -301,7 +304,12 @@ class Coordinator(fleet_pb2_grpc.FleetServiceServicer):
             if self.break_download_after is not None and start >= self.break_download_after:
                 self.break_download_after = None
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
-            yield fleet_pb2.ProgramChunk(data=data[start : start + 4096], total_bytes=len(data))
+            piece = data[start : start + 4096]
+            yield fleet_pb2.ProgramChunk(
+                data=zlib.compress(piece) if self.compress else piece,
+                total_bytes=len(data),
+                compressed=self.compress,
+            )
 
     def lease(self, lease_id: str, jobs: list[Job], token: int = 1) -> fleet_pb2.Lease:
         """A lease over the tasks of some jobs, whose programs are served from now on."""

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import random
+import zlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from latlas_agent.download import ProgramDownload
+from latlas_agent.download import ProgramDownload, _decompressed
 from latlas_agent.lease import LeaseRunner
 from latlas_agent.outbox import Outbox
 from latlas_agent.programs import ProgramCache
@@ -27,7 +28,12 @@ from latlas_agent.session import (
 from latlas_agent.supervisor import Job, WorkerSettings
 from latlas_latency.measurement import Device, Target
 from latlas_latency.wire import visit_from_message
-from latlas_ops.errors import ConflictError, ProtocolError, UnreachableError
+from latlas_ops.errors import (
+    ConflictError,
+    CorruptProgramError,
+    ProtocolError,
+    UnreachableError,
+)
 from latlas_protos import PROTOCOL_VERSION
 from latlas_protos.v1 import fleet_pb2
 
@@ -360,15 +366,18 @@ def test_a_lease_for_another_device_fails(
     play(coordinator, agent, script)
 
 
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
 def test_a_broken_download_is_resumed_where_it_stopped(
     coordinator: Coordinate,
     agent: Callable[..., Any],
     make_job: MakeJob,
     digits_programs: list[Any],
+    compress: bool,
 ) -> None:
     async def script(stream: Any) -> None:
         await stream.welcome()
         stream.coordinator.break_download_after = 50_000
+        stream.coordinator.compress = compress
         lease = stream.coordinator.lease("lease-1", [make_job("t1", digits_programs[0])])
         await stream.send(lease=lease)
         (report,) = await stream.reports(1)
@@ -378,6 +387,16 @@ def test_a_broken_download_is_resumed_where_it_stopped(
     offsets = play(coordinator, agent, script).offsets
     assert len(offsets) == 2
     assert 0 == offsets[0] < offsets[1] <= 53_248
+
+
+def test_a_compressed_piece_that_was_cut_is_corrupt() -> None:
+    whole = zlib.compress(b"program" * 1000)
+    piece = fleet_pb2.ProgramChunk(data=whole, total_bytes=7000, compressed=True)
+    assert _decompressed(piece, "f" * 64) == b"program" * 1000
+    for broken in (whole[:-5], whole + b"more", b"nonsense"):
+        piece = fleet_pb2.ProgramChunk(data=broken, total_bytes=7000, compressed=True)
+        with pytest.raises(CorruptProgramError, match="program ffffffffffff is corrupt: a piece"):
+            _decompressed(piece, "f" * 64)
 
 
 def test_a_coordinator_of_another_version_ends_the_agent(

@@ -179,8 +179,13 @@ def test_rounds_that_are_added_open_a_task_again(fleet):
 
 
 def test_rounds_that_are_added_to_a_finished_campaign_let_it_run_again(fleet):
-    (task,) = fleet.campaign(n_tasks=1)
+    (task,) = fleet.campaign(n_tasks=1, n_rounds=1)
     fleet.store.end_campaign("first", CampaignState.FINISHED)
+    assert fleet.store.get_campaign("first").campaign.state is CampaignState.RUNNING, "it is open"
+    report = fleet.report(1, fleet.lease([task]), fleet.visit(task, 0))
+    fleet.store.record_reports([fleet.batch(report)], now_ns=1)
+    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    assert fleet.store.get_campaign("first").campaign.state is CampaignState.FINISHED
     fleet.store.add_rounds({task.task_id: 1})
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.RUNNING
     fleet.store.end_campaign("first", CampaignState.CANCELLED)

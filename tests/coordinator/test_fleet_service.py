@@ -1,6 +1,8 @@
 """The fleet service as an agent sees it, over a real socket."""
 
+import random
 import time
+import zlib
 
 import grpc
 import pytest
@@ -281,13 +283,19 @@ def test_a_stream_must_begin_with_a_hello(server, bench):
         list(server.fleet.Attach(iter([])))
 
 
-def test_programs_come_in_chunks_from_any_offset(server, bench):
-    data = bytes(range(256)) * 10_000
+def plain(chunk):
+    return zlib.decompress(chunk.data) if chunk.compressed else chunk.data
+
+
+@pytest.mark.parametrize("shrinks", [True, False], ids=["compressible", "incompressible"])
+def test_programs_come_in_chunks_from_any_offset(server, bench, shrinks):
+    data = bytes(range(256)) * 10_000 if shrinks else random.Random(0).randbytes(2_560_000)
     sha256 = bench.upload(server, data)
     for offset in (0, 1_500_000):
         request = fleet_pb2.DownloadProgramRequest(sha256=sha256, offset_bytes=offset)
         chunks = list(server.fleet.DownloadProgram(request))
-        assert b"".join(chunk.data for chunk in chunks) == data[offset:]
+        assert b"".join(map(plain, chunks)) == data[offset:]
+        assert {chunk.compressed for chunk in chunks} == {shrinks}
         assert {chunk.total_bytes for chunk in chunks} == {len(data)}
     beyond = fleet_pb2.DownloadProgramRequest(sha256=sha256, offset_bytes=len(data) + 1)
     with bench.refused("InvalidInputError", "has 2560000 bytes"):

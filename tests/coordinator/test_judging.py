@@ -11,7 +11,13 @@ from latlas_coordinator.handlers.judging import revalidate_table, validate_table
 from latlas_coordinator.handlers.latency_models import ModelCache
 from latlas_coordinator.storage import open_store
 from latlas_latency.baselines import ALONE_AFFINE, ALONE_SUM, MACS_AFFINE
-from latlas_ops.errors import InvalidInputError, NotFoundError, TargetMismatchError
+from latlas_latency.comparison import validate
+from latlas_ops.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    TargetMismatchError,
+)
 
 PLAN = ValidationPlan("t1", 6, 5, 0, stand_alone=True, seed=0)
 SPREAD = dataclasses.replace(
@@ -70,6 +76,18 @@ def test_the_table_that_answers_carries_its_validation(store):
     assert models.get(store, "t1").entries == before.entries
     assert store.get_latency_model("t1") == record
     assert record.created_ns == 7
+
+
+def test_a_table_that_is_built_anew_meanwhile_is_not_put_back(store, monkeypatch):
+    def build_meanwhile(*args, **kwargs):
+        latency_models.build_table(store, "t1", "p1", now_ns=99)
+        return validate(*args, **kwargs)
+
+    monkeypatch.setattr("latlas_coordinator.handlers.judging.validate", build_meanwhile)
+    with pytest.raises(ConflictError, match="'t1' was built anew meanwhile"):
+        validate_table(store, "t1", "v1")
+    monkeypatch.undo()
+    latency_models.build_table(store, "t1", "p1", now_ns=7)
 
 
 def test_a_table_still_holds_where_nothing_changed(store):

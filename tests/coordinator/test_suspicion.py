@@ -9,7 +9,7 @@ from latlas_coordinator.handlers import latency_models, suspicion
 from latlas_coordinator.handlers.campaigns import CampaignDefinition, start_campaign
 from latlas_coordinator.storage import open_store
 from latlas_latency.formats import dump_latency_model, load_latency_model
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import ConflictError, InvalidInputError
 
 
 @pytest.fixture
@@ -68,8 +68,48 @@ def test_an_entry_that_is_slower_than_a_bigger_ops_is_found_and_visited_again(st
 def test_no_task_gets_more_rounds_than_its_sampling_allows(store):
     spoil(store)
     found = suspicion.find_suspicions(store, "t1")
-    assert suspicion.requeue(store, "t1", found).n_visits > 0
+    # One extra round that its sampling allows, and one on request.
+    first = suspicion.requeue(store, "t1", found).n_visits
+    assert first > 0
+    assert suspicion.requeue(store, "t1", found).n_visits == first
     assert suspicion.requeue(store, "t1", found).n_visits == 0
+
+
+def test_a_campaign_that_was_cancelled_or_is_out_of_time_is_not_visited_again(store, imagined):
+    sampling = Sampling(2, time_budget_ns=1)
+    start_campaign(store, CampaignDefinition("timed", "bench-ort", imagined.plan, sampling), 0)
+    imagined.measure(store, "timed")
+    latency_models.build_table(store, "t2", "timed", now_ns=8)
+    with pytest.raises(ConflictError, match="'timed' has a time budget"):
+        suspicion.requeue(store, "t2", suspicion.find_suspicions(store, "t2"))
+    imagined.start(store, "stopped")
+    imagined.measure(store, "stopped", roles=(Role.COVER, Role.CALIBRATION))
+    store.end_campaign("stopped", CampaignState.CANCELLED)
+    latency_models.build_table(store, "t3", "stopped", now_ns=8)
+    with pytest.raises(ConflictError, match="'stopped' was cancelled"):
+        suspicion.requeue(store, "t3", suspicion.find_suspicions(store, "t3"))
+
+
+def of_two_boards(ratio, n_rounds):
+    """Visits of 30 tasks on two boards, of which one puts a task at another latency."""
+    return [
+        VisitSummary(f"task {task}", 2 * number + board, f"board {board}", 1000 * number + task,
+                     round(1e6 * (1.2 if board else 1.0) * (ratio if board and not task else 1)
+                           * (1 + 0.001 * ((task * 7 + number * 3 + board) % 5))), 5)
+        for number in range(n_rounds) for board in range(2) for task in range(30)
+    ]  # fmt: skip
+
+
+def test_a_slower_board_does_not_disagree_but_one_task_on_it_does(store, monkeypatch):
+    monkeypatch.setattr(store, "list_visit_summaries", lambda name: of_two_boards(1.3, 3))
+    found = suspicion.find_suspicions(store, "t1")
+    assert [one.subject for one in found.disagreements] == ["task 0"]
+    assert found.stretches == ()
+
+
+def test_boards_that_visited_each_task_once_cannot_disagree(store, monkeypatch):
+    monkeypatch.setattr(store, "list_visit_summaries", lambda name: of_two_boards(1.3, 1))
+    assert suspicion.find_suspicions(store, "t1").disagreements == ()
 
 
 def test_a_stretch_of_slow_visits_is_found(store):

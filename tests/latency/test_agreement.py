@@ -1,6 +1,7 @@
 """Which visits agree: bursts are found by what they do to labels."""
 
 import numpy as np
+import pytest
 
 from latlas_latency.agreement import agreeing
 
@@ -9,6 +10,14 @@ QUIET = 1e6 * np.exp(np.random.default_rng(0).normal(0, 0.005, (40, 4)))
 
 def test_visits_of_a_quiet_sitting_agree():
     assert agreeing(QUIET).all()
+
+
+@pytest.mark.parametrize("n_visits", [3, 5])
+@pytest.mark.parametrize("noise", [0.01, 0.02, 0.04])
+def test_ordinary_noise_is_no_disagreement(n_visits, noise):
+    rng = np.random.default_rng(1)
+    matrix = 1e6 * np.exp(rng.normal(0, noise, (400, n_visits)))
+    assert (~agreeing(matrix)).any(axis=1).mean() < 0.03
 
 
 def test_a_burst_stands_alone():

@@ -40,6 +40,10 @@ def test_ops_timed_alone_add_up_and_may_be_put_on_a_line(campaigner, quiet, alon
     assert (found[ALONE_SUM] > truth).all()
     assert np.abs(found[ALONE_AFFINE] / truth - 1).mean() < 0.1
     assert np.abs(found[MACS_AFFINE] / truth - 1).mean() < 0.5
+    scaled = line_baselines(campaign.calibration, alone, unseen, unseen[:6])
+    np.testing.assert_allclose(scaled[ALONE_SUM], found[ALONE_SUM])
+    ratio = scaled[MACS_AFFINE] / found[MACS_AFFINE]
+    np.testing.assert_allclose(ratio, ratio[0])
 
 
 def test_what_was_not_measured_gives_no_baseline(campaign, alone):

@@ -112,6 +112,19 @@ def test_where_every_visit_was_disturbed_they_are_kept_and_that_is_said(campaign
     assert {(seen.n_left_out, seen.n_disturbed) for seen in found} == {(0, 3)}
 
 
+@pytest.mark.parametrize("n_networks", [10, 60])
+def test_a_repeated_visit_does_not_make_the_labels_look_noisy(campaigner, make_board, n_networks):
+    board = make_board(seed=5, drift=0.0, burst_share=0.0)
+    batch = campaigner.space.sample(n_networks, np.random.default_rng(0))
+    seen = list(campaigner.observe([board], batch, PLAIN, 3))
+    quiet = measure_drift(seen).common_mode_free_noise
+    first = seen[0].visits[0]
+    slow = replace(first, series=(replace(first.series[0], samples_ns=2 * first.network_ns),))
+    again = board.visit(seen[0].network, PLAIN, 3, first.task_id)
+    seen[0] = replace(seen[0], visits=(slow, *seen[0].visits[1:], again))
+    assert measure_drift(seen).common_mode_free_noise < 1.5 * quiet
+
+
 def test_a_round_of_few_networks_says_nothing_about_the_device():
     rng = np.random.default_rng(0)
     drift = np.array([1.0, 1.1, 0.9])

@@ -152,7 +152,8 @@ def print_info(info: ModelInfo, args: argparse.Namespace) -> None:
 
 
 def _print_validation(found: Validation, what: str) -> None:
-    print(f"On {found.n_networks} networks that no fit has seen, {local_time(found.measured_ns)}:")
+    when = f", {local_time(found.measured_ns)}" if found.measured_ns else ""
+    print(f"On {found.n_networks} networks that no fit has seen{when}:")
     rows: list[tuple[str, Errors]] = [(what, found)]
     rows += [(f"  {part.name}", part) for part in found.parts]
     rows += [(baseline.name, baseline) for baseline in found.baselines]

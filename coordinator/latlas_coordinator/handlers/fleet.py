@@ -165,7 +165,7 @@ def dispatch(store: Store, now_ns: int, policy: LeasePolicy, new_id: Callable[[]
         work=tuple(work),
         active=frozenset(lease.lease_id for lease in active),
         next_look_ns=min(looks_ns, default=None),
-        changed=bool(decision.expired or decision.given_up or work or ended),
+        changed=bool(cut or decision.expired or decision.given_up or work or ended),
     )
 
 

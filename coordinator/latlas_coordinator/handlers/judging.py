@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from latlas_coordinator.domain import CampaignState, LatencyModelRecord, Role, Task, ValidationPlan
@@ -12,10 +12,11 @@ from latlas_coordinator.storage import Store
 from latlas_latency.baselines import device_time_ns, line_baselines, mlp_baseline
 from latlas_latency.comparison import validate
 from latlas_latency.formats import dump_latency_model, load_latency_model
+from latlas_latency.measurement import PLAIN
 from latlas_latency.observations import Observation
 from latlas_latency.revalidation import Revalidation, revalidate
 from latlas_latency.table import LookupTable
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import ConflictError, InvalidInputError
 from latlas_ops.spaces import get_space
 
 _UNSEEN = {Role.VALIDATION: "random networks", Role.SELECTED: "networks found by search"}
@@ -25,16 +26,17 @@ _SOURCE_ROLES = (Role.COVER, Role.CALIBRATION, Role.TRAINING)
 def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord:
     """Judges a table by a validation campaign and keeps the result with it.
 
-    The campaign's spread networks calibrate the table for its session, and the baselines alike:
-    straight lines are fitted on them. An MLP, which learns from as many of the training networks of
-    the table's own campaign as fit into the time that the device spent on the table, is scaled by
-    them. A campaign without them judges everything as it was calibrated before.
+    Baselines are fitted on what the table's own campaign has measured: straight lines on the whole
+    networks that calibrated it, an MLP on as many of its training networks as fit into the time
+    that the device spent on the table. The judging campaign's spread networks calibrate the table
+    for their session and scale the baselines; without them everything is judged as it was before.
 
     Raises:
         NotFoundError: no such table or campaign.
         InvalidInputError: the campaign was started to judge another table, still runs, or has
             measured no network that the table was not made from.
         TargetMismatchError: the campaign was measured on another target; the field is named.
+        ConflictError: the table was built anew meanwhile.
     """
     case = _Case.of(store, name, campaign)
     found = case.observations(_UNSEEN)
@@ -48,11 +50,12 @@ def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord
         for role, text in _UNSEEN.items()
     }
     source = case.source_observations()
+    whole = [seen for seen in source[Role.COVER] if seen.mode == PLAIN] + source[Role.CALIBRATION]
     table_ns = device_time_ns([*source[Role.COVER], *source[Role.CALIBRATION]])
     alone = [observation for _, observation in case.observations([Role.ALONE])]
     anchors = [observation for _, observation in case.observations([Role.CALIBRATION])]
     space = get_space(case.record.space)
-    baselines = line_baselines(anchors or source[Role.CALIBRATION], alone, unseen) | mlp_baseline(
+    baselines = line_baselines(whole, alone, unseen, anchors) | mlp_baseline(
         source[Role.TRAINING],
         unseen,
         anchors,
@@ -70,6 +73,8 @@ def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord
         parts=parts,
         baselines=baselines,
     )
+    if store.get_latency_model(name).created_ns != case.record.created_ns:
+        raise ConflictError(f"table {name!r} was built anew meanwhile: validate it again")
     record = replace(case.record, validation=validation)
     store.put_latency_model(record, dump_latency_model(case.table.with_validation(validation)))
     return record
@@ -126,7 +131,7 @@ class _Case:
         """What the judging campaign has measured."""
         return read_observations(self.store, self.campaign, roles)
 
-    def source_observations(self) -> dict[Role, Sequence[Observation]]:
+    def source_observations(self) -> dict[Role, list[Observation]]:
         """What the table was made from, and training networks beside it; none if imported."""
         found: dict[Role, list[Observation]] = {role: [] for role in _SOURCE_ROLES}
         if self.record.campaign:
@@ -134,4 +139,4 @@ class _Case:
                 self.store, self.record.campaign, _SOURCE_ROLES
             ):
                 found[task.role].append(observation)
-        return dict(found)
+        return found

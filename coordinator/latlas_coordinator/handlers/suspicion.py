@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latlas_coordinator.domain import Role, TaskProgress, VisitSummary
+from latlas_coordinator.domain import CampaignState, Role, TaskProgress, VisitSummary
 from latlas_coordinator.handlers.latency_models import TABLE
 from latlas_coordinator.storage import Store
 from latlas_latency.formats import load_latency_model
+from latlas_latency.observations import LEAST_FOR_COMMON_MODE
 from latlas_latency.suspicion import (
     Disagreement,
     MonotonicityBreak,
@@ -20,7 +21,7 @@ from latlas_latency.suspicion import (
     monotonicity_breaks,
 )
 from latlas_latency.table import LookupTable
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import ConflictError, InvalidInputError
 
 _LEAST_VISITS = 40
 """In fewer visits of a board a stretch cannot be told from chance."""
@@ -89,7 +90,11 @@ def find_suspicions(store: Store, name: str) -> Suspicions:
     for visit in visits:
         by_task[visit.task_id][visit.device_id].append(visit.median_ns)
     several = {task_id: boards for task_id, boards in by_task.items() if len(boards) > 1}
-    found = disagreements(several, remove_common_mode=len(several) >= _LEAST_VISITS)
+    repeated = any(len(visits) > 1 for boards in several.values() for visits in boards.values())
+    found: tuple[Disagreement[str, str], ...] = ()
+    if repeated:  # without two visits of a board to one task nothing is known of the noise
+        enough = len(several) >= LEAST_FOR_COMMON_MODE
+        found = disagreements(several, remove_common_mode=enough)
     doubtful = {one.subject for one in found}
     labels = {
         progress.task.task_id: progress.task.label
@@ -102,17 +107,25 @@ def find_suspicions(store: Store, name: str) -> Suspicions:
 def requeue(store: Store, name: str, suspicions: Suspicions) -> Requeued:
     """Has what is suspicious visited once more; the table is to be built anew afterwards.
 
-    Entries are visited in every cover network that holds their op. No task gets more than
-    `Sampling.n_extra_rounds` in all.
+    Entries are visited in every cover network that holds their op. No task gets more than one visit
+    beyond `Sampling.n_extra_rounds`.
 
     Raises:
         InvalidInputError: the table was imported: there is no campaign to measure anew.
+        ConflictError: its campaign was cancelled, or has a time budget, which would end at once.
     """
     campaign = store.get_latency_model(name).campaign
     if not campaign:
         raise InvalidInputError(
             f"table {name!r} was imported, so that nothing of it can be visited again; profile the "
             "space here"
+        )
+    found = store.get_campaign(campaign).campaign
+    if found.state is CampaignState.CANCELLED or found.sampling.time_budget_ns:
+        why = "has a time budget" if found.sampling.time_budget_ns else "was cancelled"
+        raise ConflictError(
+            f"campaign {campaign!r} {why}, so that nothing of it can be visited again; profile the "
+            "space anew"
         )
     tasks = store.list_tasks(campaign)
     chosen = {task_id for stretch in suspicions.stretches for task_id in stretch.task_ids}
@@ -123,24 +136,25 @@ def requeue(store: Store, name: str, suspicions: Suspicions) -> Requeued:
         for progress in tasks
         if progress.task.task_id in chosen
         and progress.failure is None
-        and progress.n_extra_rounds < progress.task.sampling.n_extra_rounds
+        and progress.n_extra_rounds <= progress.task.sampling.n_extra_rounds
     }
     store.add_rounds(more)
     return Requeued(campaign, len(more))
 
 
 def _stretches(visits: Sequence[VisitSummary]) -> Iterable[Stretch]:
-    """Shifts in the visits of each board in the order of time, relative to their tasks' medians."""
-    medians_ns: dict[str, list[int]] = defaultdict(list)
+    """Shifts in the visits of each board in the order of time, relative to its own medians."""
+    medians_ns: dict[tuple[str, str], list[int]] = defaultdict(list)
     by_device: dict[str, list[VisitSummary]] = defaultdict(list)
     for visit in sorted(visits, key=lambda visit: visit.started_ns):
-        medians_ns[visit.task_id].append(visit.median_ns)
+        medians_ns[visit.task_id, visit.device_id].append(visit.median_ns)
         by_device[visit.device_id].append(visit)
-    usual_ns = {task_id: float(np.median(found)) for task_id, found in medians_ns.items()}
+    usual_ns = {key: float(np.median(found)) for key, found in medians_ns.items()}
     for device_id, series in by_device.items():
         if len(series) < _LEAST_VISITS:
             continue
-        for shift in find_shifts([one.median_ns / usual_ns[one.task_id] for one in series]):
+        ratios = [one.median_ns / usual_ns[one.task_id, device_id] for one in series]
+        for shift in find_shifts(ratios):
             inside = series[shift.start : shift.stop]
             yield Stretch(
                 device_id,

@@ -76,11 +76,12 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
             )
         for start in range(request.offset_bytes, len(data), _CHUNK_BYTES):
             chunk = data[start : start + _CHUNK_BYTES]
-            compressed = _shrinks(chunk)
-            if compressed:
-                chunk = await workers.compute(zlib.compress, chunk, 1)
+            smaller = await workers.compute(_compressed, chunk)
+            compressed = smaller is not None
             await context.write(
-                fleet_pb2.ProgramChunk(data=chunk, total_bytes=len(data), compressed=compressed)
+                fleet_pb2.ProgramChunk(
+                    data=smaller or chunk, total_bytes=len(data), compressed=compressed
+                )
             )
 
     # -- coming and going ------------------------------------------------------------------
@@ -199,10 +200,15 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         coordinator.dispatcher.wake()
 
 
-def _shrinks(chunk: bytes) -> bool:
-    """Whether compressing pays, by the beginning of a chunk: trained weights hardly shrink."""
+def _compressed(chunk: bytes) -> bytes | None:
+    """The chunk compressed, None where its beginning says that this does not pay.
+
+    Trained weights hardly shrink, those of programs that the coordinator wrote do.
+    """
     probe = chunk[:_PROBE_BYTES]
-    return len(zlib.compress(probe, 1)) < _LEAST_GAIN * len(probe)
+    if len(zlib.compress(probe, 1)) >= _LEAST_GAIN * len(probe):
+        return None
+    return zlib.compress(chunk, 1)
 
 
 async def _read_hello(requests: _Requests) -> Greeting:

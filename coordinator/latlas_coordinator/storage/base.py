@@ -143,7 +143,8 @@ class Store(ABC):
     def end_campaign(self, name: str, state: CampaignState) -> None:
         """Ends a running campaign; without effect on one that has ended.
 
-        If `state` is `CANCELLED` its active leases end as `CANCELLED`.
+        `FINISHED` is without effect, too, where a task is open: it was given rounds meanwhile. If
+        `state` is `CANCELLED` its active leases end as `CANCELLED`.
 
         Raises:
             NotFoundError: no campaign has that name.

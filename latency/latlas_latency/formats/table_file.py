@@ -17,7 +17,7 @@
                 "drift_removed",
                 "profiler_cost": {"per_node_ns", "per_run_ns", "n_networks", "node_share"},
                 "remainder_share", "n_visits", "n_left_out", "n_disturbed",
-                "weight_cost_ms_per_mb"} or null,
+                "surroundings": {"per_weight_mb_ms", "per_node_ms"}} or null,
  "validation": {...} or null,              see `latlas_latency.validation`; all fractions
  "entries": [{"op": {"attributes", "dtype", "inputs", "kind"},
               "mean_ms", "spread_ms", "n_occurrences", "n_visits",
@@ -51,6 +51,7 @@ from latlas_latency.formats.records import (
     without_nan,
 )
 from latlas_latency.profiler_cost import ProfilerCost
+from latlas_latency.surroundings import SurroundingsCost
 from latlas_latency.table import LookupTable, TableConditions, TableEntry
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.opspec import OpSpec
@@ -65,7 +66,7 @@ _LATER_CONDITIONS = {
     "n_visits": 0,
     "n_left_out": 0,
     "n_disturbed": 0,
-    "weight_cost_ms_per_mb": 0.0,
+    "surroundings": {"per_weight_mb_ms": 0.0, "per_node_ms": 0.0},
 }
 """What the conditions of a table lack whose file was written before these fields were."""
 
@@ -175,6 +176,7 @@ def _conditions_from(record: Fields | None) -> TableConditions | None:
         return None
     record = Fields({**_LATER_CONDITIONS, **record.as_dict()}, record.path, _CONDITION_FIELDS)
     cost = record.fields("profiler_cost", _COST_FIELDS)
+    surroundings = record.fields("surroundings", ("per_weight_mb_ms", "per_node_ms"))
     return TableConditions(
         first_visit_ns=record.integer("first_visit_ns"),
         last_visit_ns=record.integer("last_visit_ns"),
@@ -194,5 +196,7 @@ def _conditions_from(record: Fields | None) -> TableConditions | None:
         n_visits=record.integer("n_visits"),
         n_left_out=record.integer("n_left_out"),
         n_disturbed=record.integer("n_disturbed"),
-        weight_cost_ms_per_mb=record.number("weight_cost_ms_per_mb", 0),
+        surroundings=SurroundingsCost(
+            surroundings.number("per_weight_mb_ms", 0), surroundings.number("per_node_ms")
+        ),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 
@@ -120,7 +121,21 @@ def visit_flags(
     return frozenset(flag for flag, excess in excesses.items() if excess > 1)
 
 
-def usual_clocks_mhz(visits: Iterable[Visit]) -> dict[str, float]:
+class Conditioned(Protocol):
+    """A visit, or a summary of one."""
+
+    @property
+    def device_id(self) -> str:
+        """The board."""
+        ...
+
+    @property
+    def conditions(self) -> Conditions:
+        """State of the board."""
+        ...
+
+
+def usual_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
     """Median clock of each device over all its visits, by `device_id`; give a whole campaign.
 
     A device that runs slowly throughout has a slow usual clock: what tells that is its power mode.

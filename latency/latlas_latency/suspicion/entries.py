@@ -8,9 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from latlas_latency.table import MEASURED, TableEntry
+from latlas_latency.table import MEASURED, TableEntry, relative_errors
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.opspec import OpSpec
 
@@ -32,9 +30,6 @@ _DIRECTION_OF = {
     "expanded_channels": "expansion",
     "se_channels": "expansion",
 }
-
-_PRIOR_VISITS = 6
-"""Visits that the typical relative spread counts for beside an entry's own."""
 
 _LEAST_ERROR = 1e-3
 """No ratio is trusted further than 0.1 %, even in imported tables without any spread."""
@@ -92,7 +87,7 @@ def monotonicity_breaks(
     if not (math.isfinite(least_sigmas) and least_sigmas > 0):
         raise InvalidInputError(f"least_sigmas {least_sigmas} is not above 0")
     measured = [entry for entry in entries if entry.kind == MEASURED]
-    errors = _relative_errors(measured)
+    errors = relative_errors(measured)
     found = []
     for direction, sizes, family in _families(measured):
         for one, other in itertools.combinations(family, 2):
@@ -147,22 +142,3 @@ def _describe(op: OpSpec) -> tuple[object, _Sizes]:
 
 def _within(smaller: tuple[int, ...], bigger: tuple[int, ...]) -> bool:
     return all(one <= other for one, other in zip(smaller, bigger, strict=True))
-
-
-def _relative_errors(entries: Sequence[TableEntry]) -> dict[OpSpec, float]:
-    """Relative standard error of each entry, by the rule of the intervals of `LookupTable`.
-
-    The spread of a few visits is itself uncertain and is drawn towards the typical one. Visits of
-    one place share its surroundings, so that only places count as independent.
-    """
-    if not entries:
-        return {}
-    relative = np.array([entry.spread_ms / entry.mean_ms for entry in entries])
-    typical = float(np.median(relative))
-    return {
-        entry.op: math.sqrt(
-            (_PRIOR_VISITS * typical**2 + entry.n_visits * float(own) ** 2)
-            / ((_PRIOR_VISITS + entry.n_visits) * max(entry.n_occurrences, 1))
-        )
-        for entry, own in zip(entries, relative, strict=True)
-    }

@@ -39,8 +39,12 @@ class ArtefactRows(SqlBase):
             "network": record.network_json,
             "tensor_positions": dict(record.tensor_positions),
         }
+        is_program = db.programs.c.sha256 == record.sha256
+        with self._reading() as connection:
+            is_there = connection.execute(select(db.programs).where(is_program)).first()
+        # Compressing takes a second for 30 MB of trained weights: not while others wait to write.
+        packed = b"" if is_there else pack_program(data)
         with self._writing() as connection:
-            is_program = db.programs.c.sha256 == record.sha256
             row = connection.execute(select(db.programs).where(is_program)).one_or_none()
             if row is None:
                 connection.execute(
@@ -52,7 +56,7 @@ class ArtefactRows(SqlBase):
                     )
                 )
                 connection.execute(
-                    insert(db.program_data).values(sha256=record.sha256, data=pack_program(data))
+                    insert(db.program_data).values(sha256=record.sha256, data=packed)
                 )
             elif row.format != record.format:
                 raise ConflictError(

@@ -115,11 +115,10 @@ class WorkRows(SqlBase):
         with self._writing() as connection:
             if not campaign_is_there(connection, name):
                 raise no_campaign(connection, name)
-            connection.execute(
-                update(db.campaigns)
-                .where(db.campaigns.c.name == name, _RUNNING)
-                .values(state=state.value)
-            )
+            ending = update(db.campaigns).where(db.campaigns.c.name == name, _RUNNING)
+            if state is CampaignState.FINISHED:
+                ending = ending.where(~_has_open())
+            connection.execute(ending.values(state=state.value))
             if state is CampaignState.CANCELLED:
                 _cancel_leases(connection, name)
 
@@ -148,8 +147,7 @@ class WorkRows(SqlBase):
 
     def list_complete_campaigns(self) -> list[Campaign]:
         """See `Store.list_complete_campaigns`."""
-        has_open = exists().where(db.tasks.c.campaign == db.campaigns.c.name, _OPEN)
-        query = select(db.campaigns).where(_RUNNING, ~has_open).order_by(db.campaigns.c.number)
+        query = select(db.campaigns).where(_RUNNING, ~_has_open()).order_by(db.campaigns.c.number)
         with self._reading() as connection:
             return [_campaign(row) for row in connection.execute(query)]
 
@@ -199,6 +197,11 @@ class WorkRows(SqlBase):
                 )
                 .values(state=CampaignState.RUNNING.value)
             )
+
+
+def _has_open() -> ColumnElement[bool]:
+    """Whether a campaign has a task that lacks visits and was not given up."""
+    return exists().where(db.tasks.c.campaign == db.campaigns.c.name, _OPEN)
 
 
 def campaign_is_there(connection: Connection, name: str) -> bool:
