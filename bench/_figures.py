@@ -38,11 +38,11 @@ def as_record(shown: Sequence[Figure]) -> dict[str, list[dict[str, object]]]:
         "figures": [
             {
                 "name": figure.name,
-                "value": figure.value,
+                "value": None if figure.value is None else float(figure.value),
                 "unit": figure.unit,
                 "bar": figure.bar,
                 "direction": None if figure.bar is None else figure.direction,
-                "holds": figure.holds,
+                "holds": None if figure.holds is None else bool(figure.holds),
             }
             for figure in shown
         ]

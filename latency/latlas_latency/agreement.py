@@ -18,6 +18,9 @@ LEAST_TOLERANCE = 0.03
 
 _TOLERATED_DEVIATIONS = 4.0
 
+_LEAST_STEPS = 8
+"""Fewer differences between visits cannot tell ordinary noise from a burst: 3 % is all there is."""
+
 
 def agreeing(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which visits lie close to the median of their row, `(n, n_rounds)`; False for no visit.
@@ -40,6 +43,8 @@ def agreeing(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
         steps.append(np.diff(visits))
     # Not from the deviations: one in three of them is that of the median itself, which is 0.
     between = np.abs(np.concatenate(steps)) if steps else np.zeros(0)
-    spread = MAD_TO_STANDARD_DEVIATION * float(np.median(between)) / 2**0.5 if between.size else 0.0
+    spread = 0.0
+    if len(between) >= _LEAST_STEPS:
+        spread = MAD_TO_STANDARD_DEVIATION * float(np.median(between)) / 2**0.5
     tolerance = max(LEAST_TOLERANCE, _TOLERATED_DEVIATIONS * spread)
     return np.asarray(known & (np.abs(deviations) <= tolerance))

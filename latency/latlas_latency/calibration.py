@@ -26,9 +26,9 @@ far below the networks it was fitted to, the line itself would turn negative."""
 LEAST_NETWORKS = 3
 """A line through fewer networks has no residual to judge it by."""
 
-SESSION_DRIFT = 0.02
+SESSION_DRIFT = 0.03
 """Relative standard deviation of what all networks share from one session on a device to the next:
-fresh sessions on a virtual machine differed by 0.2 to 4 %."""
+eight pairs of sessions on a virtual machine differed by 0.1 to 5.3 %, 2.7 % root mean square."""
 
 _PASSES = 20
 _SETTLED = 1e-9

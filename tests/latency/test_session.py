@@ -48,6 +48,7 @@ def test_the_sessions_own_networks_say_how_fast_the_device_is(table, slow_sessio
     np.testing.assert_allclose(
         found.table.predict(networks(anchors)).mean_ms,
         found.scale * table.predict(networks(anchors)).mean_ms,
+        rtol=0.01,
     )
 
 
@@ -70,7 +71,7 @@ def test_the_drift_between_sessions_is_in_the_interval_until_a_session_is_known(
     assert (width(table) > width(within_session(table))).all()
     anchors = campaign.validation[:10]
     known = calibrated_in_session(table, networks(anchors), [a.latency_ms for a in anchors])
-    assert (width(known.table) > width(within_session(table))).all()
+    assert (width(table) > width(known.table)).all()
     np.testing.assert_allclose(
         within_session(table).predict(subjects).mean_ms, table.predict(subjects).mean_ms
     )
