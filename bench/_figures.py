@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def as_record(shown: Sequence[Figure]) -> dict[str, list[dict[str, object]]]:
         "figures": [
             {
                 "name": figure.name,
-                "value": None if figure.value is None else float(figure.value),
+                "value": _number(figure.value),
                 "unit": figure.unit,
                 "bar": figure.bar,
                 "direction": None if figure.bar is None else figure.direction,
@@ -47,6 +48,11 @@ def as_record(shown: Sequence[Figure]) -> dict[str, list[dict[str, object]]]:
             for figure in shown
         ]
     }
+
+
+def _number(value: float | None) -> float | None:
+    """A plain number; None for what could not be determined, which JSON cannot hold."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def write_json(shown: Sequence[Figure], path: Path) -> None:

@@ -99,7 +99,14 @@ def campaign_status(message: pb.Campaign) -> CampaignStatus:
 def measurement(message: pb.Measurement) -> Measurement:
     """A task with its visits, in order of round."""
     visits = [
-        VisitSummary(visit.round, visit.device_id, visit.started_ns, visit.median_ns, visit.n_runs)
+        VisitSummary(
+            visit.round,
+            visit.device_id,
+            visit.started_ns,
+            visit.median_ns,
+            visit.n_runs,
+            visit.left_out,
+        )
         for visit in message.visits
     ]
     return Measurement(

@@ -114,6 +114,8 @@ class VisitSummary:
         started_ns: Unix time at the first timed inference.
         median_ns: median duration of an inference.
         n_runs: timed inferences.
+        left_out: whether models pass over it, since the device was disturbed meanwhile and better
+            visits are there.
     """
 
     round: int
@@ -121,6 +123,7 @@ class VisitSummary:
     started_ns: int
     median_ns: int
     n_runs: int
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,9 @@ class Measurement:
 
     @property
     def latency_ms(self) -> float | None:
-        """Median of the visits' medians in milliseconds; None without a visit."""
-        if not self.visits:
-            return None
-        return statistics.median(visit.median_ns for visit in self.visits) / 1e6
+        """Median of the medians of visits that are not left out, in ms; None without a visit."""
+        kept = [visit.median_ns for visit in self.visits if not visit.left_out]
+        return statistics.median(kept) / 1e6 if kept else None
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,7 @@ def measurement_message(measurement: Measurement) -> query_pb2.Measurement:
                 started_ns=visit.started_ns,
                 median_ns=visit.median_ns,
                 n_runs=visit.n_runs,
+                left_out=visit in measurement.left_out,
             )
             for visit in measurement.visits
         ],

@@ -146,6 +146,8 @@ def revalidate(
     _require_one_target(observations)
     drift = measure_drift(observations)
     noise = drift.common_mode_free_noise if drift.removed else drift.label_noise
+    if math.isnan(noise) and any(seen.n_left_out for seen in observations):
+        noise = NOISY_SITTING  # one quiet round is left, and nothing to hold it against
     if math.isnan(noise):
         raise InvalidInputError("revalidation needs at least two rounds, to know the labels' noise")
     common = telling_common_mode(round_matrix(observations)[0])

@@ -205,7 +205,9 @@ def fleet(tmp_path_factory):
                 n_calibration_networks=6,
                 n_validation_networks=6,
                 min_occurrences=1,
-                sampling=Sampling(warmup_runs=1, min_runs=2, min_duration_ns=5_000_000),
+                sampling=Sampling(
+                    n_extra_rounds=0, warmup_runs=1, min_runs=2, min_duration_ns=5_000_000
+                ),
             )
             *_, last = lab.watch("profile")
             assert last.state == "finished"

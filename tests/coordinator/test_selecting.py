@@ -31,8 +31,9 @@ def test_they_spread_over_the_latencies_of_random_networks(selected):
     random_ms = model.predict(SPACE.sample(2000, np.random.default_rng(1))).mean_ms
     found_ms = np.sort(model.predict(selected).mean_ms)
     low, high = np.quantile(random_ms, [0.05, 0.95])
-    assert found_ms[0] < 1.1 * low
-    assert found_ms[-1] > 0.9 * high
+    # One limit in each of twelve equal parts, and winners go nearly as far as they may.
+    assert found_ms[0] < low + 1.1 * (high - low) / 12
+    assert found_ms[-1] > high - 2 * (high - low) / 12
     assert found_ms.max() <= 1.01 * high
     assert len(np.unique(selected.genes, axis=0)) == 12
 

@@ -132,6 +132,8 @@ def run_validate(args: argparse.Namespace) -> None:
     """Measures unseen networks and judges the table by them. Again: goes on, or shows it."""
     from latlas.cli.following import follow
 
+    if not args.random_networks and not args.selected_networks:
+        raise InvalidInputError("a validation needs at least one network: random or selected")
     with open_lab(args) as lab:
         info = find(lab, args.name, TABLE)
         how = sampling(args)
@@ -159,7 +161,7 @@ def run_revalidate(args: argparse.Namespace) -> None:
 
     with open_lab(args) as lab:
         info = find(lab, args.name, TABLE)
-        name = args.campaign or f"revalidate-{args.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        name = args.campaign or f"revalidate-{args.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
         status = lab.start_validation(
             name,
             args.name,

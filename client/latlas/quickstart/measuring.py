@@ -64,7 +64,8 @@ class Measured:
         matrix = np.full((len(rows), n_rounds), np.nan)
         for index, row in enumerate(rows):
             for visit in row.visits:
-                matrix[index, visit.round] = visit.median_ns
+                if not visit.left_out:
+                    matrix[index, visit.round] = visit.median_ns
         return labels_of_rounds(matrix) / 1e6
 
 

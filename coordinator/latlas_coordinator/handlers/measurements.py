@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from latlas_coordinator.domain import Role, Task, VisitSummary
 from latlas_coordinator.storage import Store
+from latlas_latency.measurement import kept_visits, usual_clocks_mhz
 from latlas_latency.observations import Observation, undisturbed
 
 
@@ -19,11 +20,13 @@ class Measurement:
         task: the task.
         subject: what its figures are about: key of the network, or hash of an uploaded program.
         visits: its visits by round.
+        left_out: those of them that models pass over, since the device was disturbed.
     """
 
     task: Task
     subject: str
     visits: tuple[VisitSummary, ...]
+    left_out: tuple[VisitSummary, ...] = ()
 
 
 def list_measurements(store: Store, campaign: str) -> list[Measurement]:
@@ -31,10 +34,17 @@ def list_measurements(store: Store, campaign: str) -> list[Measurement]:
     tasks = [progress.task for progress in store.list_tasks(campaign)]
     programs = store.get_programs({task.program_sha256 for task in tasks})
     visits: dict[str, list[VisitSummary]] = defaultdict(list)
-    for visit in store.list_visit_summaries(campaign):
+    summaries = store.list_visit_summaries(campaign)
+    for visit in summaries:
         visits[visit.task_id].append(visit)
+    clocks_mhz = usual_clocks_mhz(summaries)
     return [
-        Measurement(task, programs[task.program_sha256].subject, tuple(visits[task.task_id]))
+        Measurement(
+            task,
+            programs[task.program_sha256].subject,
+            tuple(visits[task.task_id]),
+            kept_visits(visits[task.task_id], clocks_mhz=clocks_mhz).left_out,
+        )
         for task in tasks
     ]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from latlas_latency.measurement.visit import Conditions, Visit
+from latlas_latency.measurement.visit import Conditions
 from latlas_ops.errors import InvalidInputError
 
 LEAST_UNFLAGGED = 1
@@ -88,8 +88,25 @@ class FlagThresholds:
 DEFAULT_THRESHOLDS = FlagThresholds()
 
 
+class Conditioned(Protocol):
+    """A visit, or a summary of one."""
+
+    @property
+    def device_id(self) -> str:
+        """The board."""
+        ...
+
+    @property
+    def conditions(self) -> Conditions:
+        """State of the board."""
+        ...
+
+
+OneVisit = TypeVar("OneVisit", bound=Conditioned)
+
+
 @dataclass(frozen=True)
-class VisitSelection:
+class VisitSelection(Generic[OneVisit]):
     """What the policy made of the visits of one subject; both parts in the order given.
 
     Attributes:
@@ -99,9 +116,9 @@ class VisitSelection:
             to be stated beside whatever is derived from them.
     """
 
-    kept: tuple[Visit, ...]
-    left_out: tuple[Visit, ...]
-    flagged_kept: tuple[Visit, ...]
+    kept: tuple[OneVisit, ...]
+    left_out: tuple[OneVisit, ...]
+    flagged_kept: tuple[OneVisit, ...]
 
 
 def visit_flags(
@@ -121,20 +138,6 @@ def visit_flags(
     return frozenset(flag for flag, excess in excesses.items() if excess > 1)
 
 
-class Conditioned(Protocol):
-    """A visit, or a summary of one."""
-
-    @property
-    def device_id(self) -> str:
-        """The board."""
-        ...
-
-    @property
-    def conditions(self) -> Conditions:
-        """State of the board."""
-        ...
-
-
 def usual_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
     """Median clock of each device over all its visits, by `device_id`; give a whole campaign.
 
@@ -148,11 +151,11 @@ def usual_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
 
 
 def kept_visits(
-    visits: Sequence[Visit],
+    visits: Sequence[OneVisit],
     thresholds: FlagThresholds = FlagThresholds(),
     clocks_mhz: Mapping[str, float] | None = None,
     least: int = LEAST_UNFLAGGED,
-) -> VisitSelection:
+) -> VisitSelection[OneVisit]:
     """The policy of tables: flagged visits are left out while enough unflagged ones remain.
 
     Where fewer than `least` are unflagged, the least disturbed of the flagged ones join them, and

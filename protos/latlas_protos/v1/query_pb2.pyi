@@ -520,11 +520,14 @@ class VisitSummary(google.protobuf.message.Message):
     STARTED_NS_FIELD_NUMBER: builtins.int
     MEDIAN_NS_FIELD_NUMBER: builtins.int
     N_RUNS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
     round: builtins.int
     device_id: builtins.str
     started_ns: builtins.int
     median_ns: builtins.int
     n_runs: builtins.int
+    left_out: builtins.bool
+    """Models pass over it, since the device was disturbed and better visits are there."""
     def __init__(
         self,
         *,
@@ -533,8 +536,9 @@ class VisitSummary(google.protobuf.message.Message):
         started_ns: builtins.int = ...,
         median_ns: builtins.int = ...,
         n_runs: builtins.int = ...,
+        left_out: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "median_ns", b"median_ns", "n_runs", b"n_runs", "round", b"round", "started_ns", b"started_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "left_out", b"left_out", "median_ns", b"median_ns", "n_runs", b"n_runs", "round", b"round", "started_ns", b"started_ns"]) -> None: ...
 
 global___VisitSummary = VisitSummary
 
