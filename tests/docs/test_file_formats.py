@@ -123,7 +123,8 @@ def test_the_formula_of_the_mlp_gives_its_predictions(measured) -> None:
     np.testing.assert_allclose(mean_ms, found.mean_ms, rtol=1e-5)
     scores = np.sort(arrays["scores"])
     quantile = scores[int(np.ceil((len(scores) + 1) * 0.9)) - 1]
-    np.testing.assert_allclose(mean_ms * np.exp(quantile), found.upper_ms, rtol=1e-5)
+    width = np.hypot(quantile, 1.645 * 0.03)
+    np.testing.assert_allclose(mean_ms * np.exp(width), found.upper_ms, rtol=1e-5)
 
 
 def fitted(kind: str, measured: tuple[latlas.ArchBatch, np.ndarray]):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from latlas_latency.calibration import SESSION_DRIFT
 from latlas_latency.measurement.statistics import require_level
 from latlas_latency.model import Prediction, Subjects
 from latlas_latency.predictors.features import choice_names
@@ -67,13 +71,17 @@ def estimated_prediction(
 ) -> Prediction:
     """A prediction that is an estimate throughout, with a relative interval.
 
+    The error within a session and the drift to another one (`SESSION_DRIFT`, taken for normal) add
+    up as independent errors do.
+
     Args:
         mean_ms: `(n,)`.
-        log_half_width: the interval reaches from `mean / e^w` to `mean · e^w`.
+        log_half_width: half the width within a session, of the logarithm.
         level: coverage it promises.
     """
     require_level(level)
-    factor = float(np.exp(log_half_width))
+    drift = NormalDist().inv_cdf((1 + level) / 2) * SESSION_DRIFT
+    factor = math.exp(math.hypot(log_half_width, drift))
     nothing = np.zeros_like(mean_ms)
     return Prediction(
         mean_ms=mean_ms,
