@@ -37,7 +37,7 @@ from _sessions import (
     measure_session,
 )
 from latlas.report.figures import Figure
-from latlas_coordinator.domain import CampaignState, Role
+from latlas_coordinator.domain import CampaignState, Role, ValidationPlan
 from latlas_coordinator.handlers.judging import revalidate_table, validate_table
 from latlas_coordinator.handlers.latency_models import build_table
 from latlas_coordinator.handlers.measurements import read_observations
@@ -327,9 +327,10 @@ def _revalidation(store: Store) -> Iterator[Figure]:
     for status in store.list_campaigns():
         name = status.campaign.name
         kind = name.rpartition("-")[0]
-        if kind == "revalidate" or kind.startswith("changed-"):
-            table = status.campaign.plan.table  # type: ignore[union-attr]
-            counts.setdefault(kind, []).append(revalidate_table(store, table, name).verdict)
+        plan = status.campaign.plan
+        revalidates = kind == "revalidate" or kind.startswith("changed-")
+        if revalidates and isinstance(plan, ValidationPlan):
+            counts.setdefault(kind, []).append(revalidate_table(store, plan.table, name).verdict)
     for kind, verdicts in counts.items():
         valid = verdicts.count("valid")
         if kind == "revalidate":
@@ -364,7 +365,7 @@ def _print_errors(judged: Sequence[Judged]) -> None:
                 f"{errors.share_within_10_percent:.0%}",
                 f"{errors.spearman:.4f}",
                 f"{errors.r2:.4f}",
-                f"{errors.pair_order:.1%}",
+                f"{errors.pair_order:.1%}" if errors.n_pairs else "-",
             )
             for name, errors in named
         ]

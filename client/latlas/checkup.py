@@ -13,10 +13,8 @@ from latlas_agent.conditions import Snapshot, take_snapshot
 from latlas_agent.noise import NoiseEstimate, measure_noise
 from latlas_agent.probe import probe_hardware
 from latlas_latency.measurement import Target
+from latlas_latency.table import NOISY_SITTING
 from latlas_ops.errors import LatlasError
-
-STEADY_NOISE = 0.02
-"""Above this common-mode-free label noise a sitting is not worth keeping."""
 
 _LOOK_S = 0.5
 
@@ -149,9 +147,9 @@ def describe_noise(noise: Noise) -> str:
     if found.flags:
         flags = ", ".join(found.flags)
         text += f"; {found.n_flagged_visits} of {found.n_visits} visits flagged ({flags})"
-    if found.common_mode_free_noise > STEADY_NOISE:
+    if found.common_mode_free_noise > NOISY_SITTING:
         text += (
-            f"; above {STEADY_NOISE:.0%}, too much for a table".replace("%", " %")
+            f"; above {NOISY_SITTING:.0%}, too much for a table".replace("%", " %")
             + ": follow the advice, or ask for more --rounds"
         )
     return text

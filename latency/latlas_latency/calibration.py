@@ -28,7 +28,8 @@ LEAST_NETWORKS = 3
 
 SESSION_DRIFT = 0.03
 """Relative standard deviation of what all networks share from one session on a device to the next:
-eight pairs of sessions on a virtual machine differed by 0.1 to 5.3 %, 2.7 % root mean square."""
+on a virtual machine the six pairs of sittings of `bench/additivity.py` differed by 0.1 to 5.3 %,
+2.7 % root mean square."""
 
 _PASSES = 20
 _SETTLED = 1e-9

@@ -188,6 +188,9 @@ def _print_validation(found: Validation, what: str) -> None:
                 "interval coverage",
                 f"{percent(found.interval_coverage)} (promised {percent(found.interval_level)})",
             ),
-            ("order", f"pairs of equal MACs put right, of {found.n_pairs}"),
+            (
+                "pairs of equal MACs",
+                f"{found.n_pairs}; ORDER is the share that is put in the right order",
+            ),
         )
     )
