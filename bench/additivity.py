@@ -29,27 +29,27 @@ import numpy as np
 
 from _figures import EXIT_UNUSABLE, as_table, exit_code, write_json
 from _sessions import (
-    DONE_FILE,
-    MOST_SITTINGS,
+    DISTURBED,
     QUICK,
+    SESSION,
     Amounts,
-    database,
+    judging_campaign,
     measure_session,
+    open_stores,
 )
 from latlas.report.figures import Figure
-from latlas_coordinator.domain import CampaignState, Role, ValidationPlan
+from latlas_coordinator.domain import Role, ValidationPlan
 from latlas_coordinator.handlers.judging import revalidate_table, validate_table
 from latlas_coordinator.handlers.latency_models import build_table
 from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.storage import Store
-from latlas_coordinator.storage.sql import open_store
 from latlas_latency.baselines import MACS_AFFINE
 from latlas_latency.comparison import validate
 from latlas_latency.formats import load_latency_model
 from latlas_latency.observations import Observation
 from latlas_latency.table import NOISY_SITTING, LookupTable
 from latlas_latency.validation import BEFORE_SESSION, Errors, Validation
-from latlas_ops.errors import InvalidInputError, LatlasError, NotFoundError
+from latlas_ops.errors import LatlasError, NotFoundError
 from latlas_ops.spaces import get_space
 
 MOST_MAPE, MOST_MAPE_NOISES = 0.015, 1.5
@@ -61,8 +61,6 @@ MOST_MEDIAN_CV, MOST_HIGH_CV = 0.01, 0.04
 MOST_DISTURBED = 0.15
 COVERAGE = (0.85, 0.95)
 LEAST_VALID = 0.95
-
-SESSION, DISTURBED = "session", "disturbed"
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.figures_only:
             _measure(options.folder, amounts, n_sessions, disturbed=not options.quick)
         with ExitStack() as stack:
-            stores = _open_stores(options.folder, stack)
+            stores = open_stores(options.folder, stack)
             judged = [one for name, store in stores.items() for one in _judge(name, store)]
             _print_errors(judged)
             shown = list(_figures(judged, stores))
@@ -134,20 +132,8 @@ def _measure(folder: Path, amounts: Amounts, n_sessions: int, *, disturbed: bool
         measure_session(folder / name, wanted, sys.stdout)
     if disturbed:
         print(f"{DISTURBED}:", flush=True)
-        measure_session(folder / DISTURBED, short, sys.stdout, disturbed=True)
-
-
-def _open_stores(folder: Path, stack: ExitStack) -> dict[str, Store]:
-    stores: dict[str, Store] = {}
-    for path in sorted(folder.glob(f"*/{DONE_FILE}"), key=lambda path: path.parent.name):
-        store = open_store(database(path.parent))
-        stack.callback(store.close)
-        stores[path.parent.name] = store
-    if not stores:
-        raise InvalidInputError(
-            f"{folder} holds no finished session; run this benchmark without --figures-only"
-        )
-    return dict(sorted(stores.items(), key=lambda item: (item[0] == DISTURBED, item[0])))
+        once = dataclasses.replace(short, n_sittings=1)  # no other would be quieter
+        measure_session(folder / DISTURBED, once, sys.stdout, disturbed=True)
 
 
 def _judge(session: str, store: Store) -> Iterator[Judged]:
@@ -155,11 +141,11 @@ def _judge(session: str, store: Store) -> Iterator[Judged]:
     for target in store.list_targets():
         level, name = target.name, f"table-{target.name}"
         try:
-            store.get_campaign(f"profile-{level}")
+            source_campaign = store.get_latency_model(name).campaign
         except NotFoundError:
             continue
-        build_table(store, name, f"profile-{level}", time.time_ns())
-        campaign = _judging_campaign(store, level)
+        build_table(store, name, source_campaign, time.time_ns())
+        campaign = judging_campaign(store, level)
         validation = validate_table(store, name, campaign).validation
         table = load_latency_model(store.read_latency_model(name))
         assert isinstance(table, LookupTable)
@@ -168,7 +154,7 @@ def _judge(session: str, store: Store) -> Iterator[Judged]:
         source = [
             observation
             for _, observation in read_observations(
-                store, f"profile-{level}", (Role.COVER, Role.CALIBRATION)
+                store, source_campaign, (Role.COVER, Role.CALIBRATION)
             )
         ]
         started = [visit.started_ns for seen in source for visit in seen.visits]
@@ -182,7 +168,7 @@ def _judge(session: str, store: Store) -> Iterator[Judged]:
                 observation
                 for _, observation in read_observations(store, campaign, (Role.CALIBRATION,))
             ),
-            _device_seconds(store, f"profile-{level}"),
+            _device_seconds(store, source_campaign),
             (max(started) - min(started)) / 1e9,
         )
 
@@ -198,20 +184,6 @@ def _device_seconds(store: Store, campaign: str) -> float:
         )
         / 1e9
     )
-
-
-def _judging_campaign(store: Store, level: str) -> str:
-    """The last sitting of a level: the first that was quiet enough, or the last that was tried."""
-    names = [f"validate-{level}-{sitting}" for sitting in range(MOST_SITTINGS, 0, -1)]
-    ended = {
-        status.campaign.name
-        for status in store.list_campaigns()
-        if status.campaign.state is CampaignState.FINISHED
-    }
-    for name in names:
-        if name in ended:
-            return name
-    raise InvalidInputError(f"level {level!r} was never validated; remove its session")
 
 
 # -- figures ---------------------------------------------------------------------------------
@@ -270,6 +242,12 @@ def _repeatability(calm: Sequence[Judged]) -> Iterator[Figure]:
         yield Figure(f"{what}, median", 100 * np.median(variation), "%", 100 * MOST_MEDIAN_CV)
         high = float(np.quantile(variation, 0.95))
         yield Figure(f"{what}, 95th percentile", 100 * high, "%", 100 * MOST_HIGH_CV)
+        # What a session shares is no property of an entry; it stays in the figures above.
+        free = entries / np.median(entries / entries.mean(axis=0), axis=1, keepdims=True)
+        variation = free.std(axis=0, ddof=1) / free.mean(axis=0)
+        what += " without what each session shares"
+        yield Figure(f"{what}, median", 100 * np.median(variation), "%")
+        yield Figure(f"{what}, 95th percentile", 100 * np.quantile(variation, 0.95), "%")
 
 
 def _coverage(judged: Sequence[Judged]) -> Iterator[Figure]:

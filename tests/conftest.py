@@ -101,9 +101,30 @@ def agent_environment(
 ) -> Iterator[Path]:
     """The `bin` folder of an environment that holds the wheel with the agent's extra alone."""
     folder = tmp_path_factory.mktemp("board") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-    python = folder / "bin" / "python"
-    constraints = ROOT / "constraints" / "base.txt"
-    run_with_index([python, "-m", "pip", "install", "--quiet", "-c", constraints, f"{wheel}[onnx]"])
+    _install(f"{wheel}[onnx]", "base.txt", folder, run_with_index)
     yield folder / "bin"
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def tflite_environment(
+    wheel: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    run_with_index: Callable[..., None],
+) -> Iterator[Path]:
+    """The `bin` folder of an environment that holds the wheel, tflite-runtime and numpy 1."""
+    if sys.version_info >= (3, 12):
+        pytest.skip("the wheels of tflite-runtime stop at Python 3.11")
+    folder = tmp_path_factory.mktemp("tflite") / "venv"
+    _install(f"{wheel}[tflite]", "tflite.txt", folder, run_with_index)
+    yield folder / "bin"
+    shutil.rmtree(folder)
+
+
+def _install(
+    requirement: str, constraints: str, folder: Path, run_with_index: Callable[..., None]
+) -> None:
+    """Makes an environment that holds one requirement."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+    command: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    run_with_index([*command, "-c", ROOT / "constraints" / constraints, requirement])

@@ -5,12 +5,14 @@ Everything is read from the kernel's files under a root directory; nothing is ch
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latlas_agent.conditions import Snapshot, conditions_between, read_clock_mhz
+from latlas_agent.clocks import max_clocks_mhz, read_clock_mhz
+from latlas_agent.conditions import Snapshot, conditions_between
 from latlas_agent.sysfs import read_fields, read_int, read_meminfo_bytes, read_text
 from latlas_latency.measurement import FlagThresholds
 
@@ -24,8 +26,12 @@ _LEAST_SWAPPED_BYTES = 16 << 20
 _LEAST_PROCESS_CORES = 0.1
 _N_NAMED_PROCESSES = 3
 _COMMAND_LENGTH = 40
+_AGENT = re.compile(r"latlas[_-]agent")
 _WORKER = "latlas_agent.worker"
 _MIB = 1 << 20
+
+_SMALL_CORE_SHARE = 0.8
+"""Cores whose highest clock is so far below the others' are of another kind, not merely binned."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,44 @@ def busiest(
         if pid in before
     ]
     return [
-        f"{_command(root, pid) or after[pid].name} (pid {pid}): {cores:.1f} cores"
+        f"{command_line(root, pid) or after[pid].name} (pid {pid}): {cores:.1f} cores"
         for cores, pid in sorted(used, reverse=True)[:_N_NAMED_PROCESSES]
         if cores >= _LEAST_PROCESS_CORES
     ]
 
 
+def command_line(root: Path, pid: int) -> str:
+    """The command line of a process, shortened: interpreters all have the same name."""
+    words = _command_words(root, pid)
+    line = " ".join([Path(words[0]).name, *words[1:]])
+    printable = "".join(letter if letter.isprintable() else " " for letter in line)
+    return textwrap.shorten(printable, _COMMAND_LENGTH, placeholder=" ...")
+
+
+def is_agent(root: Path, pid: int) -> bool:
+    """Whether a process is an agent, or one that an agent started."""
+    return any(_AGENT.search(word) for word in _command_words(root, pid))
+
+
+def unless_campaign(names: str, way_out: str) -> str:
+    """The way out of a load, but for that of a campaign, which nobody should end.
+
+    Args:
+        names: who makes the load, by their command lines.
+        way_out: what to do if no worker of an agent is among them.
+    """
+    if _WORKER in names:
+        return "a campaign is at work, look again when it has ended"
+    return way_out
+
+
 def machine_advice(
-    root: Path, before: Snapshot, after: Snapshot, culprits: Sequence[str]
+    root: Path,
+    before: Snapshot,
+    after: Snapshot,
+    culprits: Sequence[str],
+    *,
+    on_phone: bool = False,
 ) -> list[Advice]:
     """What concerns the machine as a whole.
 
@@ -88,17 +124,14 @@ def machine_advice(
         before: its state some tenths of a second ago, nothing measured meanwhile.
         after: its state now.
         culprits: the busiest processes in between, see `busiest`.
+        on_phone: whether this is a phone, whose battery `phone_advice` knows better.
     """
     conditions = conditions_between(before, after)
     found = []
     others = (conditions.other_cpu_share or 0.0) * (conditions.online_cores or 1)
     if others >= FlagThresholds().other_cores:
         names = ", ".join(culprits) or "none of them stands out"
-        way_out = (
-            "a campaign is at work, look again when it has ended"
-            if any(_WORKER in culprit for culprit in culprits)
-            else "end them, or wait until they have ended"
-        )
+        way_out = unless_campaign(names, "end them, or wait until they have ended")
         found.append(Advice("load", f"others keep {others:.1f} cores busy ({names}): {way_out}"))
     if conditions.throttled:
         degrees = conditions.temperature_celsius
@@ -111,7 +144,8 @@ def machine_advice(
         )
     found += _raspberry_pi(after.throttle_flags, now=bool(conditions.throttled))
     found += _memory(root, conditions.memory_stall_share)
-    found += _power(root)
+    if not on_phone:
+        found += _power(root)
     if "hypervisor" in read_fields(root / "proc/cpuinfo").get("flags", "").split():
         found.append(
             Advice(
@@ -123,12 +157,13 @@ def machine_advice(
     return found
 
 
-def core_advice(root: Path, cores: Sequence[int]) -> list[Advice]:
+def core_advice(root: Path, cores: Sequence[int], *, on_phone: bool = False) -> list[Advice]:
     """What concerns the cores that a target is measured on.
 
     Args:
         root: the root directory.
         cores: their numbers.
+        on_phone: whether this is a phone, which lets nobody but its maker set a governor.
     """
     found = []
     named = _name_cores(cores)
@@ -138,11 +173,16 @@ def core_advice(root: Path, cores: Sequence[int]) -> list[Advice]:
     ):
         values = _distinct(root, cores, path)
         if values and values != [wanted]:
+            way_out = (
+                "ask for more --rounds, and look at the label noise"
+                if on_phone
+                else f"echo {wanted} | sudo tee {_CPU_FILES}/{path}"
+            )
             found.append(
                 Advice(
                     about,
                     f"the {name} of {named} is {', '.join(values)}, which moves the clock: "
-                    f"echo {wanted} | sudo tee {_CPU_FILES}/{path}",
+                    f"{way_out}",
                 )
             )
     if read_clock_mhz(root, cores) is None:
@@ -166,15 +206,26 @@ def core_advice(root: Path, cores: Sequence[int]) -> list[Advice]:
                 f"sudo tee /{_CPU}/smt/control",
             )
         )
+    found += _unlike_cores(root, cores)
     return found
 
 
-def _command(root: Path, pid: int) -> str:
-    """The command line of a process, shortened: interpreters all have the same name."""
-    words = (read_text(root / f"proc/{pid}/cmdline") or "").split("\0")
-    line = " ".join([Path(words[0]).name, *words[1:]])
-    printable = "".join(letter if letter.isprintable() else " " for letter in line)
-    return textwrap.shorten(printable, _COMMAND_LENGTH, placeholder=" ...")
+def _command_words(root: Path, pid: int) -> list[str]:
+    return (read_text(root / f"proc/{pid}/cmdline") or "").split("\0")
+
+
+def _unlike_cores(root: Path, cores: Sequence[int]) -> Iterator[Advice]:
+    clocks = max_clocks_mhz(root, cores)
+    fastest = max(clocks.values(), default=0.0)
+    small = [core for core, mhz in clocks.items() if mhz < _SMALL_CORE_SHARE * fastest]
+    if small:
+        big = [core for core in clocks if core not in small]
+        yield Advice(
+            "unlike cores",
+            f"at most {max(clocks[core] for core in small):.0f} MHz on {_name_cores(small)}, "
+            f"{fastest:.0f} MHz on {_name_cores(big)}, and a figure is of whichever a thread "
+            f"happens to run on: add a target with --cores {','.join(map(str, big))}",
+        )
 
 
 def _raspberry_pi(flags: int | None, *, now: bool) -> Iterator[Advice]:

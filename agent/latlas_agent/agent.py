@@ -27,6 +27,7 @@ from latlas_agent.identity import (
 from latlas_agent.lease import LeaseRunner
 from latlas_agent.probe import probe_hardware
 from latlas_agent.programs import ProgramCache
+from latlas_agent.runtimes.litert import DELEGATES_VARIABLE
 from latlas_agent.session import CHANNEL_OPTIONS, AgentDescription, AgentSession
 from latlas_agent.supervisor import WorkerSettings
 from latlas_latency.measurement import Device, RuntimeCapability
@@ -43,6 +44,7 @@ class AgentConfig:
         coordinator: address `HOST:PORT`.
         state_dir: where identity and programs are kept.
         cores: cores that measurements may use; empty means all.
+        delegates: shared libraries that become providers of LiteRT and tflite-runtime.
         name: name of the board for people; empty means its host name.
         max_wait_s: time without a coordinator after which to give up; None means never.
     """
@@ -50,6 +52,7 @@ class AgentConfig:
     coordinator: str
     state_dir: Path
     cores: tuple[int, ...] = ()
+    delegates: tuple[Path, ...] = ()
     name: str = ""
     max_wait_s: float | None = None
 
@@ -66,7 +69,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
     """Runs until `stop` is set.
 
     Raises:
-        InvalidInputError: a core in `config` does not exist.
+        InvalidInputError: a core or a delegate in `config` does not exist.
         RuntimeUnavailableError: no runtime works on this board.
         LatlasError: see `claim_state_dir`, `load_identity` and `AgentSession.run`.
     """
@@ -76,9 +79,10 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
             raise InvalidInputError(
                 f"core {core} cannot be used here; there are {', '.join(map(str, sorted(usable)))}"
             )
+    environment = _worker_environment(config)
     with claim_state_dir(config.state_dir):
         identity = load_identity(config.state_dir, read_fingerprint())
-        runtimes = await asyncio.to_thread(probe_runtimes)
+        runtimes = await asyncio.to_thread(probe_runtimes, environment)
         device = _describe(config, identity, runtimes)
         if not device.runtimes:
             raise RuntimeUnavailableError(
@@ -107,6 +111,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
                     device_id=device.device_id,
                     scratch_dir=scratch_dir,
                     cores=config.cores,
+                    environment=environment,
                 ),
             )
             session = AgentSession(
@@ -121,6 +126,21 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
             await session.run(stop)
 
 
+def _worker_environment(config: AgentConfig) -> dict[str, str]:
+    """Environment variables of the processes that programs run in."""
+    for path in config.delegates:
+        if os.pathsep in str(path):
+            raise InvalidInputError(
+                f"delegate {path} has a {os.pathsep!r} in its path, which separates delegates from "
+                "each other; rename it, or name a link to it"
+            )
+        if not path.is_file():
+            raise InvalidInputError(f"delegate {path} is no file that can be loaded")
+    if not config.delegates:
+        return dict(os.environ)
+    return {**os.environ, DELEGATES_VARIABLE: os.pathsep.join(map(str, config.delegates))}
+
+
 def _describe(
     config: AgentConfig, identity: Identity, runtimes: tuple[RuntimeCapability, ...]
 ) -> Device:
@@ -132,8 +152,9 @@ def _describe(
         host_name=config.name or socket.gethostname(),
         operating_system=hardware.operating_system,
         architecture=hardware.architecture,
-        n_cores=hardware.n_cores,
+        n_cores=len(hardware.cores),
         memory_bytes=hardware.memory_bytes,
         power_mode=hardware.power_mode,
         runtimes=runtimes,
+        cores=hardware.cores,
     )

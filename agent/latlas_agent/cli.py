@@ -82,6 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="cores that measurements may use, such as 1 or 0,2-3; the agent itself keeps to the "
         "others (default: all)",
     )
+    run.add_argument(
+        "--delegate",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="shared library that LiteRT and tflite-runtime may hand programs to; it becomes their "
+        "provider delegate:PATH (may be given several times)",
+    )
     run.add_argument("--name", default="", help="name of this device (default: its host name)")
     run.add_argument(
         "--max-wait",
@@ -100,6 +108,7 @@ def _config(arguments: argparse.Namespace) -> AgentConfig:
         coordinator=parse_address(arguments.coordinator),
         state_dir=arguments.state_dir.absolute(),  # workers run in other folders
         cores=parse_cores(arguments.cores) if arguments.cores is not None else (),
+        delegates=tuple(path.absolute() for path in arguments.delegate or ()),
         name=arguments.name,
         max_wait_s=max_wait_s,
     )

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latlas_agent.android import Phone
+from latlas_agent.clocks import read_clock_mhz, read_max_clock_mhz
+from latlas_agent.gpu import Gpu
 from latlas_agent.sysfs import read_int, read_meminfo_bytes, read_nvpmodel, read_text
 from latlas_latency.measurement import Conditions
 
@@ -45,6 +48,11 @@ class Snapshot:
         memory_stall_us: time in which some process stood still for want of memory.
         power_mode: what the board is set to.
         online_cores: cores that are switched on.
+        max_clock_mhz: mean of the highest clocks that the cores in use have.
+        clock_capped: whether one of them may reach less than it usually may; None where nobody
+            knows what is usual.
+        gpu: the GPU that the target runs on; None if it runs on none.
+        phone: what Android says; None on other systems.
     """
 
     clock_mhz: float | None
@@ -63,6 +71,10 @@ class Snapshot:
     memory_stall_us: int | None
     power_mode: str | None
     online_cores: int | None
+    max_clock_mhz: float | None = None
+    clock_capped: bool | None = None
+    gpu: Gpu | None = None
+    phone: Phone | None = None
 
 
 def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int, monotonic_ns: int) -> Snapshot:
@@ -93,6 +105,7 @@ def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int, monotonic_n
         memory_stall_us=_memory_stall_us(root),
         power_mode=read_power_mode(root, min(cores, default=0)),
         online_cores=online_cores,
+        max_clock_mhz=read_max_clock_mhz(root, cores),
     )
 
 
@@ -100,9 +113,20 @@ def conditions_between(
     before: Snapshot, after: Snapshot, ticks_per_s: int = os.sysconf("SC_CLK_TCK")
 ) -> Conditions:
     """The conditions of what happened between two snapshots."""
+    gpu, phone = after.gpu, after.phone
+    temperatures = (
+        after.temperature_celsius,
+        gpu.temperature_celsius if gpu else None,
+        phone.temperature_celsius if phone else None,
+    )
+    power_modes = (
+        after.power_mode,
+        gpu.power_mode if gpu else None,
+        phone.power_mode if phone else None,
+    )
     return Conditions(
         clock_mhz=after.clock_mhz,
-        temperature_celsius=after.temperature_celsius,
+        temperature_celsius=max((t for t in temperatures if t is not None), default=None),
         throttled=_throttled(before, after),
         load_1min=after.load_1min,
         other_cpu_share=_other_cpu_share(before, after, ticks_per_s),
@@ -110,19 +134,14 @@ def conditions_between(
         governor=after.governor,
         waiting_share=_waiting_share(before, after),
         memory_stall_share=_memory_stall_share(before, after),
-        power_mode=after.power_mode,
+        power_mode=", ".join(mode for mode in power_modes if mode) or None,
         online_cores=after.online_cores,
+        max_clock_mhz=gpu.max_clock_mhz if gpu else after.max_clock_mhz,
+        gpu_clock_mhz=gpu.clock_mhz if gpu else None,
+        other_gpu_share=gpu.other_share if gpu else None,
+        other_gpu_memory_bytes=gpu.other_memory_bytes if gpu else None,
+        available_gpu_memory_bytes=gpu.available_memory_bytes if gpu else None,
     )
-
-
-def read_clock_mhz(root: Path, cores: Sequence[int]) -> float | None:
-    """Mean clock of `cores`; None where the system does not tell it."""
-    clocks = [
-        khz / 1000
-        for core in cores
-        if (khz := read_int(root / _CPU / f"cpu{core}/cpufreq/scaling_cur_freq")) is not None
-    ] or _cpuinfo_mhz(root, cores)
-    return sum(clocks) / len(clocks) if clocks else None
 
 
 def read_power_mode(root: Path, core: int) -> str | None:
@@ -148,7 +167,14 @@ def _throttled(before: Snapshot, after: Snapshot) -> bool | None:
         now = (before.throttle_flags | after.throttle_flags) & _PI_THROTTLED_NOW
         newly = after.throttle_flags & ~before.throttle_flags & _PI_THROTTLED_SINCE_BOOT
         signs.append(bool(now or newly))
-    signs += [snapshot.cooling for snapshot in (before, after) if snapshot.cooling is not None]
+    for snapshot in (before, after):
+        told = [snapshot.cooling]
+        if snapshot.gpu is not None:
+            told.append(snapshot.gpu.throttled)
+        if snapshot.phone is not None:
+            # Elsewhere a lower limit is a choice of the user's; on a phone only the system sets it.
+            told += [snapshot.phone.throttled, snapshot.clock_capped]
+        signs += [sign for sign in told if sign is not None]
     return any(signs) if signs else None
 
 
@@ -221,17 +247,6 @@ def _processor_time(root: Path) -> tuple[int | None, int | None, int | None]:
     ticks = [int(word) for word in words[:8]]  # the guest columns are already part of user
     idle = ticks[3] + ticks[4]
     return sum(ticks) - idle, sum(ticks), cores
-
-
-def _cpuinfo_mhz(root: Path, cores: Sequence[int]) -> list[float]:
-    clocks, core = [], -1
-    for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if key == "processor" and value.isdigit():
-            core = int(value)
-        elif key == "cpu MHz" and core in cores and (mhz := _number(value)) is not None:
-            clocks.append(mhz)
-    return clocks
 
 
 def _temperature_celsius(root: Path) -> float | None:

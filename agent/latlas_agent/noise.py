@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_agent.conditions import Snapshot, conditions_between, take_snapshot
+from latlas_agent.conditions import conditions_between
 from latlas_agent.sysfs import ROOT
 from latlas_agent.tasks import visit_order
 from latlas_agent.timing import time_runs
+from latlas_agent.watch import Watch
 from latlas_agent.worker import pin
 from latlas_latency.measurement import PLAIN, WHOLE_NETWORK, Series, Visit, visit_flags
 from latlas_latency.measurement.statistics import common_mode_free_noise, label_noise
@@ -158,17 +159,14 @@ def measure_noise(cores: Sequence[int], root: Path = ROOT) -> NoiseEstimate:
 
 def _visits(root: Path, cores: Sequence[int]) -> list[Visit]:
     """Visits of every network, interleaved in rounds as a campaign does it."""
-
-    def snapshot() -> Snapshot:
-        return take_snapshot(root, cores, time.process_time_ns(), time.perf_counter_ns())
-
+    watch = Watch(root, cores)
     networks = [workload(width) for width in _WIDTHS]
     for run in networks:
         run()
     rounds = range(_N_LABELS * N_ROUNDS_OF_A_LABEL)
     visits = []
     for index, round_ in visit_order([rounds] * len(networks), seed=0):
-        before = snapshot()
+        before = watch.before()
         timing = time_runs(
             networks[index],
             warmup_runs=_WARMUP_RUNS,
@@ -185,7 +183,7 @@ def _visits(root: Path, cores: Sequence[int]) -> list[Visit]:
                 duration_ns=timing.duration_ns,
                 warmup_runs=_WARMUP_RUNS,
                 series=(Series(WHOLE_NETWORK, timing.samples_ns),),
-                conditions=conditions_between(before, snapshot()),
+                conditions=conditions_between(before, watch.after()),
             )
         )
     return visits

@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from latlas_agent.android import Shell, describe_phone, find_shell, read_phone, read_properties
 from latlas_agent.sysfs import ROOT, read_fields, read_meminfo_bytes, read_nvpmodel, read_text
 
 _PLACEHOLDERS = frozenset(
@@ -30,7 +31,7 @@ class Hardware:
             name does not fix it; what equal boards share.
         operating_system: name and kernel release.
         architecture: instruction set, for example `aarch64`.
-        n_cores: cores that this process may use.
+        cores: cores that this process may use.
         memory_bytes: physical memory; 0 if unknown.
         power_mode: the board's power mode, `default` where it has only one.
     """
@@ -38,20 +39,32 @@ class Hardware:
     device_model: str
     operating_system: str
     architecture: str
-    n_cores: int
+    cores: tuple[int, ...]
     memory_bytes: int
     power_mode: str
 
 
-def probe_hardware(root: Path = ROOT) -> Hardware:
-    """The hardware described by the kernel's files under `root`."""
+def probe_hardware(root: Path = ROOT, shell: Shell | None = None) -> Hardware:
+    """The hardware described by the kernel's files under `root`, and a phone by Android's words.
+
+    Args:
+        root: the root directory.
+        shell: the shell of the phone that this is; looked for if None.
+    """
+    shell = shell or find_shell(root)
+    device_model, operating_system = "", ""
+    power_mode = _power_mode(root)
+    if shell is not None:
+        device_model, operating_system = describe_phone(read_properties(shell))
+        if read_phone(shell).battery_saver:
+            power_mode = "battery-saver"
     return Hardware(
-        device_model=_device_model(root),
-        operating_system=_operating_system(root),
+        device_model=device_model or _device_model(root),
+        operating_system=_operating_system(root, operating_system),
         architecture=platform.machine(),
-        n_cores=len(os.sched_getaffinity(0)),
+        cores=tuple(sorted(os.sched_getaffinity(0))),
         memory_bytes=read_meminfo_bytes(root, "MemTotal") or 0,
-        power_mode=_power_mode(root),
+        power_mode=power_mode,
     )
 
 
@@ -76,9 +89,9 @@ def _cpu_name(root: Path) -> str:
     return " ".join(name.split())
 
 
-def _operating_system(root: Path) -> str:
+def _operating_system(root: Path, name: str = "") -> str:
     release = read_fields(root / "etc/os-release", separator="=")
-    name = release.get("PRETTY_NAME", "").strip('"') or platform.system()
+    name = name or release.get("PRETTY_NAME", "").strip('"') or platform.system()
     kernel = read_text(root / "proc/sys/kernel/osrelease") or platform.release()
     return f"{name}, kernel {kernel}"
 

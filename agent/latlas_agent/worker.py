@@ -14,18 +14,18 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from latlas_agent.conditions import Snapshot, conditions_between, take_snapshot
+from latlas_agent.conditions import conditions_between
 from latlas_agent.frames import Frame, read_frame, write_frame
 from latlas_agent.runtimes import ProfiledSession, Runtime, Session, load_runtime
 from latlas_agent.runtimes.base import is_out_of_memory
 from latlas_agent.sysfs import read_fields
 from latlas_agent.timing import MAX_RUNS, Timing, time_runs
+from latlas_agent.watch import Watch, open_watch
 from latlas_latency.measurement import PROFILED, WHOLE_NETWORK, Series, Target, Visit
 from latlas_latency.wire import target_from_message, visit_to_message
 from latlas_ops.errors import (
@@ -101,7 +101,7 @@ class Worker:
         runtime: the plug-in.
         target: how programs are run.
         device_id: the board, named in every visit.
-        root: where the kernel's files are.
+        watch: looks at the board around visits.
         scratch: folder for the runtime's own files.
         session_budget_bytes: memory that open sessions may hold.
     """
@@ -112,16 +112,15 @@ class Worker:
         target: Target,
         *,
         device_id: str,
-        root: Path,
+        watch: Watch,
         scratch: Path,
         session_budget_bytes: int,
     ) -> None:
         self._runtime = runtime
         self._target = target
         self._device_id = device_id
-        self._root = root
+        self._watch = watch
         self._scratch = scratch
-        self._cores = sorted(os.sched_getaffinity(0))
         self._pool = SessionPool(
             lambda program: runtime.load(program, target), session_budget_bytes, resident_bytes
         )
@@ -146,7 +145,7 @@ class Worker:
                 )
         else:
             session = self._pool.get(order.program)
-        before = self._snapshot()
+        before = self._watch.before()
         timing = time_runs(
             session.run,
             warmup_runs=order.warmup_runs,
@@ -154,7 +153,7 @@ class Worker:
             min_duration_ns=order.min_duration_ns,
             max_runs=max_runs,
         )
-        after = self._snapshot()
+        after = self._watch.after()
         return Visit(
             task_id=order.task_id,
             device_id=self._device_id,
@@ -165,11 +164,6 @@ class Worker:
             warmup_runs=order.warmup_runs,
             series=_series(timing, profiled),
             conditions=conditions_between(before, after),
-        )
-
-    def _snapshot(self) -> Snapshot:
-        return take_snapshot(
-            self._root, self._cores, time.process_time_ns(), time.perf_counter_ns()
         )
 
 
@@ -270,7 +264,9 @@ def _start(frame: Frame) -> Worker:
         runtime,
         target,
         device_id=values["device_id"],
-        root=Path(values["root"]),
+        watch=open_watch(
+            Path(values["root"]), sorted(os.sched_getaffinity(0)), target.provider, os.environ
+        ),
         scratch=Path.cwd(),
         session_budget_bytes=values["session_budget_bytes"],
     )

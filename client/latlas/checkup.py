@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latlas_agent.advice import busiest, core_advice, list_processes, machine_advice
+from latlas_agent.advice import (
+    Advice,
+    busiest,
+    core_advice,
+    is_agent,
+    list_processes,
+    machine_advice,
+)
+from latlas_agent.android import Shell, find_shell, read_app_use, read_phone
 from latlas_agent.conditions import Snapshot, take_snapshot
+from latlas_agent.gpu import NVIDIA_PROVIDERS
+from latlas_agent.gpu_advice import gpu_advice
 from latlas_agent.noise import NoiseEstimate, measure_noise
+from latlas_agent.phone_advice import phone_advice
 from latlas_agent.probe import probe_hardware
+from latlas_agent.watch import ReadGpu, open_gpu
 from latlas_latency.measurement import Target
 from latlas_latency.table import NOISY_SITTING
-from latlas_ops.errors import LatlasError
+from latlas_ops.errors import LatlasError, RuntimeUnavailableError
 
 _LOOK_S = 0.5
 
@@ -51,14 +63,21 @@ class Noise:
     error: str = ""
 
 
-def look_at_machine(root: Path, cores: Sequence[int], look_s: float = _LOOK_S) -> list[Finding]:
+def look_at_machine(
+    root: Path,
+    cores: Sequence[int],
+    look_s: float = _LOOK_S,
+    shell: Shell | None = None,
+) -> list[Finding]:
     """What disturbs measurements on this machine, whatever the target; takes `look_s`.
 
     Args:
         root: the root directory.
         cores: cores that may be used.
         look_s: how long to watch what others do.
+        shell: the shell of the phone that this is; looked for if None.
     """
+    shell = shell or find_shell(root)
 
     def snapshot() -> Snapshot:
         return take_snapshot(root, cores, time.process_time_ns(), time.perf_counter_ns())
@@ -68,12 +87,20 @@ def look_at_machine(root: Path, cores: Sequence[int], look_s: float = _LOOK_S) -
     after, later_processes = snapshot(), list_processes(root)
     elapsed_ticks = (after.taken_ns - before.taken_ns) / 1e9 * os.sysconf("SC_CLK_TCK")
     culprits = busiest(root, processes, later_processes, elapsed_ticks)
-    found = machine_advice(root, before, after, culprits)
+    found = machine_advice(root, before, after, culprits, on_phone=shell is not None)
+    if shell is not None:
+        # Where the kernel's count is open to us it has said more precisely who is busy.
+        apps = read_app_use(shell) if after.busy_ticks is None else []
+        apps = [app for app in apps if app.pid != os.getpid() and not is_agent(root, app.pid)]
+        found += phone_advice(root, cores, read_phone(shell), apps)
     return [Finding("", advice.about, advice.text) for advice in found]
 
 
 def look_at_targets(
-    root: Path, usable_cores: Sequence[int], targets: Iterable[Target]
+    root: Path,
+    usable_cores: Sequence[int],
+    targets: Iterable[Target],
+    find_gpu: Callable[[Path], ReadGpu] | None = None,
 ) -> list[Finding]:
     """What concerns each target; the machine's own cores stand in where none is measured here.
 
@@ -81,8 +108,10 @@ def look_at_targets(
         root: the root directory.
         usable_cores: cores that may be used.
         targets: targets of the coordinator.
+        find_gpu: finds the GPU of this machine; NVIDIA's and the kernel's ways if None.
     """
     here = probe_hardware(root)
+    on_phone = find_shell(root) is not None
     findings = []
     n_here = 0
     for target in targets:
@@ -100,15 +129,34 @@ def look_at_targets(
             *_settings(target, usable_cores, here.power_mode),
             *(
                 (advice.about, advice.text)
-                for advice in core_advice(root, target.cores or usable_cores)
+                for advice in core_advice(root, target.cores or usable_cores, on_phone=on_phone)
             ),
         ]
+        if target.provider in NVIDIA_PROVIDERS:
+            found += [
+                (advice.about, advice.text) for advice in _look_at_gpu(root, find_gpu or _find_gpu)
+            ]
         findings += [Finding(target.name, about, text) for about, text in found]
     if not n_here:
         findings += [
-            Finding("", advice.about, advice.text) for advice in core_advice(root, usable_cores)
+            Finding("", advice.about, advice.text)
+            for advice in core_advice(root, usable_cores, on_phone=on_phone)
         ]
     return findings
+
+
+def _find_gpu(root: Path) -> ReadGpu:
+    return open_gpu(root, os.environ, own_pid=None)
+
+
+def _look_at_gpu(root: Path, find_gpu: Callable[[Path], ReadGpu]) -> list[Advice]:
+    """Advice on the GPU, or why nothing can be said of it."""
+    try:
+        return gpu_advice(root, find_gpu(root)())
+    except RuntimeUnavailableError as error:
+        return [
+            Advice("GPU", f"its clock, heat and neighbours go unnoticed during visits: {error}")
+        ]
 
 
 def expect_noise(root: Path, targets: Iterable[Target]) -> list[Noise]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from latlas import messages
 from latlas.connection import DEFAULT_ADDRESS, Connection
 from latlas.records import (
+    CAREFUL,
     CampaignStatus,
     DeviceState,
     Measurement,
@@ -198,6 +199,8 @@ class Lab:
         n_validation_networks: int = 40,
         min_occurrences: int = 3,
         seed: int = 0,
+        method: str | None = None,
+        resolutions: Sequence[int] = (),
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     ) -> CampaignStatus:
         """Starts to profile a search space: what a table and a predictor need.
@@ -213,11 +216,17 @@ class Lab:
             n_validation_networks: whole networks that no fit sees.
             min_occurrences: each distinct op occurs in at least this many cover networks.
             seed: of the networks that are drawn.
+            method: how ops are measured: `in-situ` (node times of whole networks), `chained` (each
+                op repeated inside one model, for runtimes without node times) or `alone` (biased).
+                None: in situ where the runtime times single nodes, else chained.
+            resolutions: input resolutions at which ops are measured, to save time: what lies
+                between can be interpolated (see `build_table`); none for all of the space.
             sampling: how each network is timed.
 
         Raises:
             NotFoundError: no such space or target.
             ConflictError: another campaign has that name.
+            RuntimeUnavailableError: the target's runtime cannot be measured like that.
         """
         plan = pb.ProfilePlan(
             space=space,
@@ -226,6 +235,8 @@ class Lab:
             n_validation_networks=n_validation_networks,
             min_occurrences=min_occurrences,
             seed=seed,
+            method=method or "",
+            resolutions=sorted(set(resolutions)),
         )
         return self._start(
             pb.StartCampaignRequest(
@@ -247,7 +258,7 @@ class Lab:
         n_spread_networks: int = 10,
         stand_alone: bool = True,
         seed: int = 0,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        sampling: Sampling = CAREFUL,
     ) -> CampaignStatus:
         """Starts to measure networks that a table was not made from.
 
@@ -293,7 +304,7 @@ class Lab:
         name: str,
         target: str,
         programs: Sequence[tuple[str, str]],
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        sampling: Sampling = CAREFUL,
     ) -> CampaignStatus:
         """Starts to measure whole programs that were uploaded.
 
@@ -381,14 +392,20 @@ class Lab:
 
     # -- latency models ----------------------------------------------------------------------
 
-    def build_table(self, name: str, campaign: str) -> ModelInfo:
+    def build_table(self, name: str, campaign: str, interpolate: bool = False) -> ModelInfo:
         """Builds the calibrated latency lookup table of a profiled space.
+
+        Args:
+            name: what to call it.
+            campaign: a campaign that profiled a space.
+            interpolate: give ops that were not measured, but lie between measured ones,
+                interpolated entries, marked as such.
 
         Raises:
             NotFoundError: no such campaign.
             InvalidInputError: the campaign lacks what a table needs.
         """
-        request = pb.BuildTableRequest(name=name, campaign=campaign)
+        request = pb.BuildTableRequest(name=name, campaign=campaign, interpolate=interpolate)
         reply = self._connection.call(self._stub.BuildTable, request, TRANSFER_TIMEOUT_S)
         return messages.model_info(reply)
 
@@ -515,6 +532,7 @@ class Lab:
         subjects: ArchBatch | Sequence[ArchConfig] | Sequence[Network],
         level: float = 0.9,
         allow_estimates: bool = False,
+        interpolate: bool = False,
     ) -> Prediction:
         """Latencies from a model of the coordinator; see `LatencyModel.predict`.
 
@@ -523,10 +541,13 @@ class Lab:
             subjects: architectures of one space, or networks.
             level: coverage of the interval, in (0, 1).
             allow_estimates: answer for ops that were never measured by a stated estimate.
+            interpolate: answer for ops that were not measured, but lie between measured ones of a
+                table, by interpolation.
 
         Raises:
             NotFoundError: no such model.
-            InvalidInputError: nothing to predict, or a mixture of architectures and networks.
+            InvalidInputError: nothing to predict, a mixture of architectures and networks, or a
+                predictor that is to interpolate.
             SpaceMismatchError: the model belongs to another space, or the architectures to
                 several.
             UnknownOpError: an op has no figure and estimates are not allowed.
@@ -536,6 +557,7 @@ class Lab:
             request.model = model
             request.level = level
             request.allow_estimates = allow_estimates
+            request.interpolate = interpolate
             answers.append(self._connection.call(self._stub.Predict, request, TRANSFER_TIMEOUT_S))
         return messages.prediction(answers)
 

@@ -16,11 +16,13 @@ from latlas.records import (
     CampaignStatus,
     DeviceState,
     FailedTask,
+    Findings,
     Measurement,
     ModelInfo,
     MonotonicityBreak,
     Sampling,
     Stretch,
+    Suspicion,
     Suspicions,
     VisitSummary,
 )
@@ -66,6 +68,7 @@ def sampling_message(sampling: Sampling) -> pb.Sampling:
         timeout_ns=sampling.timeout_ns,
         n_extra_rounds=sampling.n_extra_rounds,
         time_budget_ns=sampling.time_budget_ns,
+        target_error=sampling.target_error,
     )
 
 
@@ -93,6 +96,23 @@ def campaign_status(message: pb.Campaign) -> CampaignStatus:
             FailedTask(task.task_id, task.label, task.error_code, task.reason)
             for task in message.failed
         ),
+        findings=_findings(message.findings) if message.HasField("findings") else None,
+    )
+
+
+def _findings(message: pb.Findings) -> Findings:
+    return Findings(
+        suspicions=tuple(
+            Suspicion(one.kind, one.text, one.revisited, one.open) for one in message.suspicions
+        ),
+        entry_error=message.entry_error if message.HasField("entry_error") else None,
+        label_error=message.label_error if message.HasField("label_error") else None,
+        target_error=message.target_error,
+        n_suspicions=message.n_suspicions,
+        n_revisited=message.n_revisited,
+        n_open=message.n_open,
+        n_labels_unknown=message.n_labels_unknown,
+        remarks=tuple(message.remarks),
     )
 
 

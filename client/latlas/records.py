@@ -5,6 +5,11 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from latlas_latency.findings_in_words import (
+    not_looked_at_in_words,
+    precision_in_words,
+    suspicions_in_words,
+)
 from latlas_latency.measurement.device import Device
 from latlas_latency.measurement.target import Target
 from latlas_latency.validation import Validation
@@ -18,24 +23,35 @@ CANCELLED = "cancelled"
 class Sampling:
     """How every program of a campaign is timed.
 
+    Many short visits tell more than few long ones: what disturbs one visit spares the next.
+
     Attributes:
         n_rounds: visits per program and mode; the rounds of all programs are interleaved.
         warmup_runs: inferences before each visit that are not timed.
         min_runs: least number of timed inferences in a visit.
         min_duration_ns: least total time of the timed inferences in a visit.
         timeout_ns: a visit that takes longer counts as hung.
-        n_extra_rounds: a program whose visits disagree is visited up to so many times more.
+        n_extra_rounds: a program that is suspicious, such as one whose visits disagree, is visited
+            up to so many times more.
         time_budget_ns: rounds end so long after measuring began, except that every program is
             visited once; 0 for no limit.
+        target_error: relative error that noise may leave in a prediction, and in the latency of a
+            network of its own, such as 0.005; what exceeds it is visited up to `n_extra_rounds`
+            times more. 0 for as many rounds as were asked for; needs at least three of them.
     """
 
-    n_rounds: int = 3
-    warmup_runs: int = 3
-    min_runs: int = 5
+    n_rounds: int = 4
+    warmup_runs: int = 2
+    min_runs: int = 2
     min_duration_ns: int = 30_000_000
     timeout_ns: int = 120_000_000_000
     n_extra_rounds: int = 3
     time_budget_ns: int = 0
+    target_error: float = 0.0
+
+
+CAREFUL = Sampling(min_runs=5)
+"""For networks that are judged, or judge: more inferences in a visit than a table's many need."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,65 @@ class FailedTask:
 
 
 @dataclass(frozen=True)
+class Suspicion:
+    """Something in a campaign's visits that cannot be right.
+
+    Attributes:
+        kind: `stretch` of slow or fast visits, `disagreement` of boards, or `break`: an entry that
+            is slower than that of a bigger op.
+        text: what it is, one line.
+        revisited: whether visits were ordered because of it.
+        open: whether it is left nevertheless.
+    """
+
+    kind: str
+    text: str
+    revisited: bool
+    open: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in the visits of a campaign when its rounds were done last.
+
+    Attributes:
+        suspicions: what cannot be right, often nothing; of listings and while a campaign is
+            watched, only the first that are open.
+        entry_error: relative error that the noise of a table's entries adds to a network; None
+            where that is not known.
+        label_error: largest relative standard error of a network's own latency, likewise.
+        target_error: what was wanted of both; 0 for nothing.
+        n_suspicions: how many suspicions there are.
+        n_revisited: of these, those that were visited again.
+        n_open: of these, those that are left.
+        n_labels_unknown: networks of which nobody knows how well their latency is known.
+        remarks: what could not be looked at, or is not known, and why; one line each.
+    """
+
+    suspicions: tuple[Suspicion, ...] = ()
+    entry_error: float | None = None
+    label_error: float | None = None
+    target_error: float = 0.0
+    n_suspicions: int = 0
+    n_revisited: int = 0
+    n_open: int = 0
+    n_labels_unknown: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How many suspicions there were, were visited again, and are left; `none` for none."""
+        return suspicions_in_words(self.n_suspicions, self.n_revisited, self.n_open)
+
+    @property
+    def precision(self) -> tuple[str, ...]:
+        """How precise the figures are, a line each; none where there are no such figures."""
+        return precision_in_words(
+            self.entry_error, self.label_error, self.target_error, self.n_labels_unknown
+        )
+
+
+@dataclass(frozen=True)
 class CampaignStatus:
     """How far a campaign is.
 
@@ -86,6 +161,8 @@ class CampaignStatus:
         n_visits_wanted: visits that complete it.
         n_visits_done: visits stored so far.
         failed: tasks that were given up, with the reason.
+        findings: what was found in its visits when its rounds were done last; None if nobody has
+            looked yet.
     """
 
     name: str
@@ -97,11 +174,19 @@ class CampaignStatus:
     n_visits_wanted: int
     n_visits_done: int
     failed: tuple[FailedTask, ...] = ()
+    findings: Findings | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether it still wants visits."""
         return self.state == RUNNING
+
+    @property
+    def suspicious(self) -> str:
+        """What was suspicious, in short; says so where nobody has looked yet."""
+        if self.findings is None:
+            return not_looked_at_in_words(self.is_running)
+        return self.findings.summary
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from latlas_ops.errors import InvalidInputError, LatlasError, ProtocolError, wir
 from latlas_protos.v1 import fleet_pb2, measurement_pb2, query_pb2
 
 _MAX_REASON_CHARACTERS = 2_000
+_MOST_SUSPICIONS = 5
 
 _STATES = {
     CampaignState.RUNNING: query_pb2.CAMPAIGN_STATE_RUNNING,
@@ -172,6 +173,7 @@ def definition_from_message(message: query_pb2.StartCampaignRequest) -> Campaign
             timeout_ns=given.timeout_ns,
             n_extra_rounds=given.n_extra_rounds,
             time_budget_ns=given.time_budget_ns,
+            target_error=given.target_error,
         )
     return CampaignDefinition(message.name, message.target, _plan(message), sampling)
 
@@ -186,6 +188,8 @@ def _plan(message: query_pb2.StartCampaignRequest) -> Plan:
             n_validation_networks=message.profile.n_validation_networks,
             min_occurrences=message.profile.min_occurrences,
             seed=message.profile.seed,
+            method=message.profile.method,
+            resolutions=tuple(message.profile.resolutions),
         )
     if kind == "validation":
         return ValidationPlan(
@@ -221,8 +225,8 @@ def device_state_message(record: DeviceRecord) -> query_pb2.DeviceState:
     )
 
 
-def campaign_message(status: CampaignStatus) -> query_pb2.Campaign:
-    """A campaign and its progress."""
+def campaign_message(status: CampaignStatus, *, in_full: bool = False) -> query_pb2.Campaign:
+    """A campaign and its progress; unless in full, with the first open suspicions only."""
     campaign = status.campaign
     return query_pb2.Campaign(
         name=campaign.name,
@@ -242,6 +246,30 @@ def campaign_message(status: CampaignStatus) -> query_pb2.Campaign:
             )
             for failed in status.failed
         ],
+        findings=_findings_message(status, in_full),
+    )
+
+
+def _findings_message(status: CampaignStatus, in_full: bool) -> query_pb2.Findings | None:
+    found = status.findings
+    if found is None:
+        return None
+    shown = [one for one in found.suspicions if in_full or one.open]
+    return query_pb2.Findings(
+        suspicions=[
+            query_pb2.Suspicion(
+                kind=one.kind.value, text=one.text, revisited=one.revisited, open=one.open
+            )
+            for one in (shown if in_full else shown[:_MOST_SUSPICIONS])
+        ],
+        entry_error=found.entry_error,
+        label_error=found.label_error,
+        target_error=status.campaign.sampling.target_error,
+        n_suspicions=len(found.suspicions),
+        n_revisited=found.n_revisited,
+        n_open=found.n_open,
+        n_labels_unknown=found.n_labels_unknown,
+        remarks=found.remarks,
     )
 
 
@@ -302,7 +330,7 @@ def suspicions_message(found: Suspicions, requeued: Requeued | None) -> query_pb
                 first_visit_ns=one.first_visit_ns,
                 last_visit_ns=one.last_visit_ns,
                 ratio=one.ratio,
-                n_visits=len(one.task_ids),
+                n_visits=len(one.visits),
             )
             for one in found.stretches
         ],

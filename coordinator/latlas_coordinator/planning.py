@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from latlas_coordinator.covering import cover_networks
 from latlas_coordinator.domain import ProfilePlan, Role, ValidationPlan
 from latlas_coordinator.selecting import select_networks
+from latlas_latency.calibration import LEAST_NETWORKS
 from latlas_latency.model import LatencyModel
 from latlas_ops.costs import space_costs
 from latlas_ops.errors import InvalidInputError
@@ -22,15 +24,30 @@ _LEAST_POOL = 1024
 _MAX_TILT = 3.0
 _MAX_BARREN_DRAWS = 20
 
+_LEAST_COVER_NETWORKS = 8
+"""From fewer networks the profiler's cost per node is not told from what the nodes take."""
+
+_LEAST_PLAIN_COVERS = 36
+_PLAIN_SHARE = 1 / 3
+"""Covers without node times tell what the profiler adds per node and what surroundings cost: a few
+unknowns, for which a third of the covers of a large space does as well as all of them."""
+
 _Draw = Callable[[int], ArchBatch]
 
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """An architecture and what its visits are for."""
+    """An architecture and what its visits are for.
+
+    Attributes:
+        role: what for.
+        arch: the architecture.
+        plain: whether a cover network is measured without node times too.
+    """
 
     role: Role
     arch: ArchConfig
+    plain: bool = True
 
 
 def plan_profile(space: SearchSpace, plan: ProfilePlan) -> list[PlannedNetwork]:
@@ -38,7 +55,10 @@ def plan_profile(space: SearchSpace, plan: ProfilePlan) -> list[PlannedNetwork]:
 
     All architectures differ, except that a small space may need a cover network twice.
 
-    - *Cover* networks hold every distinct op often enough; see `cover_networks`.
+    - *Cover* networks hold every distinct op often enough; see `cover_networks`. Of many, a third
+      is `plain` too, in even steps over the range of multiply-accumulates. Where the plan
+      names resolutions, only theirs: the ops between can be interpolated. All other networks are
+      of every resolution, so that calibration networks can say how well that goes.
     - *Calibration* networks span the range of multiply-accumulates in even steps on a logarithmic
       scale, both extremes of the space included: an affine correction that is fitted on the
       middle of the range alone errs at its ends.
@@ -49,22 +69,19 @@ def plan_profile(space: SearchSpace, plan: ProfilePlan) -> list[PlannedNetwork]:
       predictor that has only seen uniform ones would extrapolate.
 
     Raises:
-        InvalidInputError: the space is too small for so many different architectures.
+        InvalidInputError: the space is too small for so many different architectures, or has not
+            the resolutions that the plan names.
     """
     # One stream per role, so that asking for more of one role leaves the others as they are.
     streams = [np.random.default_rng([plan.seed, number]) for number in range(4)]
-    cover = space.archs(cover_networks(space, plan.min_occurrences, streams[0]))
-    chosen = _Chosen(space, cover)
-    chosen.add(
-        Role.CALIBRATION,
-        _spread_archs(
-            space,
-            plan.n_calibration_networks,
-            chosen,
-            streams[1],
-            lambda batch: space_costs(batch).macs,
-        ),
+    allowed = covered_choices(space, plan.resolutions)
+    cover = space.archs(
+        cover_networks(space, plan.min_occurrences, streams[0], allowed, _LEAST_COVER_NETWORKS)
     )
+    chosen = _Chosen(space, cover, plain=_plain_covers(space, cover))
+    for n_networks, where in _calibration_parts(space, plan):
+        spread = _spread_archs(space, n_networks, chosen, streams[1], _macs, where)
+        chosen.add(Role.CALIBRATION, spread)
     chosen.draw(Role.VALIDATION, plan.n_validation_networks, lambda n: space.sample(n, streams[2]))
     n_tilted = plan.n_training_networks // 2
     chosen.draw(Role.TRAINING, n_tilted, lambda n: tilted_sample(space, n, streams[3]))
@@ -72,6 +89,48 @@ def plan_profile(space: SearchSpace, plan: ProfilePlan) -> list[PlannedNetwork]:
         Role.TRAINING, plan.n_training_networks - n_tilted, lambda n: space.sample(n, streams[3])
     )
     return chosen.networks
+
+
+def covered_choices(space: SearchSpace, resolutions: Sequence[int]) -> dict[int, list[int]]:
+    """The choice indices of the resolution gene that cover networks may have; empty for any.
+
+    Raises:
+        InvalidInputError: the space has not all of these resolutions.
+    """
+    if not resolutions:
+        return {}
+    gene = space.resolution_gene
+    there = () if gene is None else space.genes[gene].choices
+    unknown = [resolution for resolution in resolutions if resolution not in there]
+    if gene is None or unknown:
+        raise InvalidInputError(
+            f"space {space.name!r} has no resolution {(unknown or resolutions)[0]}; it has "
+            f"{', '.join(f'{choice:g}' for choice in there) or 'none to choose'}"
+        )
+    return {gene: [there.index(resolution) for resolution in resolutions]}
+
+
+def _plain_covers(space: SearchSpace, cover: Sequence[ArchConfig]) -> set[int]:
+    """Which of the cover networks are measured without node times too."""
+    n_plain = min(len(cover), max(_LEAST_PLAIN_COVERS, math.ceil(_PLAIN_SHARE * len(cover))))
+    return set(_evenly_spread(np.log(_macs(space.batch(cover))), n_plain).tolist())
+
+
+def _calibration_parts(
+    space: SearchSpace, plan: ProfilePlan
+) -> list[tuple[int, dict[int, list[int]]]]:
+    """Numbers of calibration networks, and the choices that they may have; empty for any.
+
+    Where cover networks have some resolutions only, half of the calibration networks are of those,
+    since the line from sums to networks needs measured sums, and half of the resolutions between.
+    """
+    wanted, covered = plan.n_calibration_networks, covered_choices(space, plan.resolutions)
+    if not covered:
+        return [(wanted, {})]
+    ((gene, choices),) = covered.items()
+    between = [index for index in range(choices[0], choices[-1]) if index not in choices]
+    n_between = max(0, min(wanted // 2, wanted - LEAST_NETWORKS)) if between else 0
+    return [(wanted - n_between, covered), (n_between, {gene: between})]
 
 
 def plan_validation(
@@ -133,11 +192,17 @@ class _Chosen:
     """The networks chosen so far."""
 
     def __init__(
-        self, space: SearchSpace, cover: list[ArchConfig], seen: Iterable[ArchConfig] = ()
+        self,
+        space: SearchSpace,
+        cover: list[ArchConfig],
+        seen: Iterable[ArchConfig] = (),
+        plain: Collection[int] = (),
     ) -> None:
         self._space = space
         self._taken = {*cover, *seen}
-        self.networks = [PlannedNetwork(Role.COVER, arch) for arch in cover]
+        self.networks = [
+            PlannedNetwork(Role.COVER, arch, index in plain) for index, arch in enumerate(cover)
+        ]
 
     def __contains__(self, arch: ArchConfig) -> bool:
         return arch in self._taken
@@ -168,12 +233,19 @@ def _spread_archs(
     chosen: _Chosen,
     rng: np.random.Generator,
     size: Callable[[ArchBatch], NDArray[Any]],
+    where: Mapping[int, Sequence[int]] | None = None,
 ) -> list[ArchConfig]:
-    """Architectures that are not chosen yet, in even steps of the log of `size`, smallest first."""
+    """Architectures that are not chosen yet, in even steps of the log of `size`, smallest first.
+
+    `where` names the choice indices that they may have, rising, for some genes without a parent.
+    """
     if not n_archs:
         return []
     pool = tilted_sample(space, max(_LEAST_POOL, _POOL_PER_NETWORK * n_archs), rng)
     genes = np.concatenate([space.extremes().genes, pool.genes])
+    for gene, choices in (where or {}).items():
+        share = genes[:, gene] / max(len(space.genes[gene].choices) - 1, 1)
+        genes[:, gene] = np.asarray(choices)[np.rint(share * (len(choices) - 1)).astype(np.intp)]
     _, first = np.unique(genes, axis=0, return_index=True)
     candidates = ArchBatch(space, genes[np.sort(first)])
     free = [index for index, arch in enumerate(space.archs(candidates)) if arch not in chosen]
@@ -182,6 +254,10 @@ def _spread_archs(
     candidates = ArchBatch(space, candidates.genes[free])
     picked = _evenly_spread(np.log(size(candidates)), n_archs)
     return space.archs(ArchBatch(space, candidates.genes[picked]))
+
+
+def _macs(batch: ArchBatch) -> NDArray[np.int64]:
+    return space_costs(batch).macs
 
 
 def _evenly_spread(values: NDArray[np.float64], n_picked: int) -> NDArray[np.intp]:

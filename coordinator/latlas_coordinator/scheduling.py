@@ -72,12 +72,15 @@ class Decision:
     Attributes:
         expired: leases that are lost.
         given_up: tasks that have failed too often, with their last failure.
+        measured_enough: tasks that have failed too often as well, but have as many visits as their
+            sampling asks for: they only lose the rounds that are open.
         leases: leases to be given.
     """
 
     expired: tuple[LeaseRecord, ...]
     given_up: tuple[TaskFailure, ...]
     leases: tuple[NewLease, ...]
+    measured_enough: tuple[str, ...] = ()
 
 
 def schedule(situation: Situation, policy: LeasePolicy, new_id: Callable[[], str]) -> Decision:
@@ -88,19 +91,27 @@ def schedule(situation: Situation, policy: LeasePolicy, new_id: Callable[[], str
       that has free rounds. A lease is of one campaign, hence of one target.
     - Idle devices that can serve the same campaign share its free rounds: in order of rounds, so
       that as far as possible each of them measures every task.
-    - A task that failed under `max_attempts` leases is given up.
+    - A task that failed under `max_attempts` leases is given up, or is done if only further visits
+      of it are open.
     """
     expired = tuple(lease for lease in situation.leases if lease.deadline_ns <= situation.now_ns)
     held = [lease for lease in situation.leases if lease.deadline_ns > situation.now_ns]
     taken = {
         (item.task_id, number) for lease in held for item in lease.items for number in item.rounds
     }
-    given_up = tuple(
-        progress.last_failure
+    hopeless = {
+        progress.task.task_id: progress
         for progress in situation.tasks
         if progress.last_failure is not None and progress.attempts >= policy.max_attempts
+    }
+    given_up = tuple(
+        progress.last_failure
+        for progress in hopeless.values()
+        if progress.last_failure is not None and not progress.is_measured
     )
-    hopeless = {failure.task_id for failure in given_up}
+    measured_enough = tuple(
+        task_id for task_id, progress in hopeless.items() if progress.is_measured
+    )
     free_by_campaign: dict[str, list[TaskProgress]] = {}
     for progress in situation.tasks:
         if progress.task.task_id not in hopeless and _free_rounds(progress, taken):
@@ -133,7 +144,7 @@ def schedule(situation: Situation, policy: LeasePolicy, new_id: Callable[[], str
                     deadline_ns=situation.now_ns + policy.duration_ns,
                 )
             )
-    return Decision(expired, given_up, tuple(leases))
+    return Decision(expired, given_up, tuple(leases), measured_enough)
 
 
 def _free_rounds(progress: TaskProgress, taken: set[tuple[str, int]]) -> list[int]:

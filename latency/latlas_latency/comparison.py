@@ -71,7 +71,8 @@ def validate(
     session = None
     if isinstance(model, LookupTable):
         anchor_ms = [drift.latency_ns(anchor) / 1e6 for anchor in anchors]
-        session = calibrated_in_session(model, [anchor.network for anchor in anchors], anchor_ms)
+        anchor_networks = [anchor.network for anchor in anchors]
+        session = calibrated_in_session(model, anchor_networks, anchor_ms, drift.noise)
     prediction = before if session is None else session.table.predict(subjects, level)
     measured = np.array([drift.latency_ns(observation) for observation in observations]) / 1e6
     macs = np.array([network_cost(network).macs for network in networks], dtype=np.float64)

@@ -9,7 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.measurement.flags import kept_visits, usual_clocks_mhz
+from latlas_latency.measurement.flags import (
+    kept_visits,
+    usual_clocks_mhz,
+    usual_gpu_clocks_mhz,
+)
 from latlas_latency.measurement.statistics import (
     common_mode,
     label_noise,
@@ -104,10 +108,11 @@ def undisturbed(observations: Sequence[Observation]) -> list[Observation]:
     Args:
         observations: those of one sitting: the usual clock of each board is that of all of them.
     """
-    clocks_mhz = usual_clocks_mhz(visit for seen in observations for visit in seen.visits)
+    everything = [visit for seen in observations for visit in seen.visits]
+    clocks_mhz, gpu_clocks_mhz = usual_clocks_mhz(everything), usual_gpu_clocks_mhz(everything)
     found = []
     for seen in observations:
-        selection = kept_visits(seen.visits, clocks_mhz=clocks_mhz)
+        selection = kept_visits(seen.visits, clocks_mhz=clocks_mhz, gpu_clocks_mhz=gpu_clocks_mhz)
         found.append(
             replace(
                 seen,
@@ -135,6 +140,11 @@ class Drift:
     label_noise: float
     common_mode_free_noise: float
     removed: bool
+
+    @property
+    def noise(self) -> float:
+        """Noise of the labels as they are used; NaN with one round."""
+        return self.common_mode_free_noise if self.removed else self.label_noise
 
     def factors_of(self, observation: Observation) -> NDArray[np.float64]:
         """The factor of each visit, `(n_visits,)`; 1 for a sitting that is not known."""

@@ -2,15 +2,19 @@
 device, answered from a few networks measured anew.
 
 Per network the measured latency is compared with the predicted one. What the networks have in
-common is one factor; what remains is how the costs of the ops have moved against each other.
+common is one factor and, as between any two sessions small and large networks drift apart, a
+constant (see `session`); what remains is how the costs of the ops have moved against each other.
 
-1. *Does one factor do?* The scatter of the networks about the factor is held against what the
-   table's intervals and the noise of the labels explain. More than that means `rebuild`.
+1. *Does one factor do?* The scatter of the networks about factor and constant is held against what
+   the table's intervals and the noise of the labels explain, and the constant against what sessions
+   on an unchanged device differ by. More than that means `rebuild`.
 2. *Is the factor 1?* It is held against what the calibration's own uncertainty, the scatter and
-   the drift between two sessions on one device explain. More than that means `rescale`.
+   the drift between two sessions on one device explain. More than that means `rescale`. Where
+   something is known to have changed, nothing is put down to drift: rescaling then costs nothing,
+   and a change that hides behind a noisy device would.
 
-Otherwise the table is `valid`. Both tests pass an unchanged device with probability `LEVEL`, so
-that one in a hundred is called changed.
+Otherwise the table is `valid`. Every test passes an unchanged device with probability `LEVEL`, so
+that little more than one in a hundred is called changed.
 """
 
 from __future__ import annotations
@@ -18,16 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.calibration import SESSION_DRIFT, AffineFit, Calibration
-from latlas_latency.measurement.statistics import mape, robust_mean, student_t_quantile
-from latlas_latency.measurement.target import Target
+from latlas_latency.calibration import SESSION_DRIFT
+from latlas_latency.measurement.statistics import huber_weights, mape, student_t_quantile
 from latlas_latency.model import Prediction
 from latlas_latency.observations import (
     Observation,
@@ -36,9 +38,10 @@ from latlas_latency.observations import (
     round_matrix,
     telling_common_mode,
 )
-from latlas_latency.session import CONSTANT_SHARE, scaled, within_session
+from latlas_latency.session import CONSTANT_SHARE, LABEL_NOISE, centred, within_session
 from latlas_latency.table import NOISY_SITTING, LookupTable
 from latlas_ops.errors import InvalidInputError
+from latlas_ops.network import Network
 
 Verdict = Literal["valid", "rescale", "rebuild"]
 
@@ -46,7 +49,7 @@ LEAST_NETWORKS = 5
 """From fewer networks a factor and a scatter cannot be told apart."""
 
 LEVEL = 0.995
-"""Probability with which an unchanged device passes each of the two tests."""
+"""Probability with which an unchanged device passes each of the three tests."""
 
 _TYPICAL_RESIDUAL = 0.01
 """Relative error of calibrated tables beside the noise of the labels: about 1 % so far."""
@@ -58,11 +61,11 @@ of eight networks alone may be off by half."""
 _OUTLIERS = 0.1
 """Share of networks, rounded down, whose scatter is not looked at: a burst spoils a label."""
 
-_NOISE_TO_STANDARD_DEVIATION = 0.8
-"""Standard deviation of a label (a median of two or three rounds) over `label_noise` (the median
-difference of halves of the rounds), for normal noise: 0.74 of two rounds, 0.81 of three."""
+_LEAST_SHRUNK = 0.25
+"""Share of its usual spread that a constant may have however little the networks tell of it."""
 
-_N_DRAWS = 20_000
+_PASSES = 10
+_N_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,13 @@ class Revalidation:
     Attributes:
         verdict: `valid`; `rescale`: one factor mends the table, see `rescaled`; `rebuild`: none
             does.
-        scale: measured over predicted latency, what the networks have in common.
+        scale: measured over predicted latency of a middling network, what all have in common.
         scale_error: relative standard error of `scale`.
+        constant_share: what every network takes longer beside that, as a share of a middling one.
         error_as_is: mean absolute relative error of the table's predictions.
         error_rescaled: the same after one common factor, for each network that of the others.
-        scatter: relative standard deviation of the networks about `scale`, outliers left out.
+        scatter: relative standard deviation of the networks about scale and constant, outliers
+            left out.
         expected_scatter: what intervals and label noise explain of it on average.
         noise: of the labels: half the rounds against the other half, as `Drift` has it.
         n_networks: networks compared.
@@ -86,6 +91,7 @@ class Revalidation:
     verdict: Verdict
     scale: float
     scale_error: float
+    constant_share: float
     error_as_is: float
     error_rescaled: float
     scatter: float
@@ -127,7 +133,7 @@ def revalidate(
         table: the table.
         observations: plain visits of networks that the table was not calibrated with, best ten of
             different latency, in two rounds or more. With three, no single burst spoils a label.
-        changed: what is known to have changed, for the reason: names of target fields, say.
+        changed: what is known to have changed: names of target fields, say.
         session_drift: relative standard deviation of what all networks share from one session
             to the next while nothing changes; what the rounds of this session drift is added.
         level: probability with which an unchanged device passes each test, in (0.5, 1).
@@ -145,7 +151,7 @@ def revalidate(
     require_profiled(observations, "revalidation", wanted=False)
     _require_one_target(observations)
     drift = measure_drift(observations)
-    noise = drift.common_mode_free_noise if drift.removed else drift.label_noise
+    noise = drift.noise
     if math.isnan(noise) and any(seen.n_left_out for seen in observations):
         noise = NOISY_SITTING  # one quiet round is left, and nothing to hold it against
     if math.isnan(noise):
@@ -155,11 +161,12 @@ def revalidate(
     wander = math.sqrt(2 / len(rounds)) * float(np.std(rounds, ddof=1)) if len(rounds) > 1 else 0.0
     measured_ms = np.array([drift.latency_ns(observation) for observation in observations]) / 1e6
     within = within_session(table)
-    prediction = within.predict([observation.network for observation in observations])
+    networks = [observation.network for observation in observations]
+    prediction = within.predict(networks)
     return judge(
         measured_ms,
         prediction.mean_ms,
-        _expectation(table, prediction, noise),
+        _expectation(table, networks, prediction, noise),
         noise=noise,
         calibrated=table.calibrated,
         changed=changed,
@@ -194,26 +201,41 @@ def judge(
     """
     logs = np.log(measured_ms / predicted_ms)
     n_networks = len(logs)
-    log_scale = robust_mean(logs)
-    others = np.array([robust_mean(np.delete(logs, index)) for index in range(n_networks)])
     spreads = np.hypot(expectation.residual, expectation.others)
     expected = float(np.sqrt(np.mean(spreads**2)))
-    unit, most = _scatter_bound(n_networks, expectation.degrees_of_freedom, level)
-    scatter = float(_kept_rms((logs - np.median(logs)) / spreads)) / unit * expected
+    design = centred(predicted_ms)[0]
+    line = _fit_line(logs, design, spreads)
+    log_scale, constant_share = line.parameters.tolist()
+    without = [
+        _fit_line(*(np.delete(part, one, axis=0) for part in (logs, design, spreads)))
+        for one in range(n_networks)
+    ]
+    others = np.array([fit.parameters[0] for fit in without])
+    unit, most = _scatter_bound(design, spreads, expectation.degrees_of_freedom, level)
+    deviations = (logs - design @ line.parameters) / spreads
+    scatter = float(_kept_rms(deviations)) / unit * expected
     most_scatter = most * expected
-    scale_error = float(np.maximum(expected, scatter)) / math.sqrt(n_networks)
+    scale_error, share_error = (line.errors * max(1.0, scatter / expected)).tolist()
     unchanged = math.hypot(
-        session_drift, scale_error, float(np.sqrt(np.mean(expectation.others**2)))
+        0.0 if changed else session_drift,
+        scale_error,
+        float(np.sqrt(np.mean(expectation.others**2))),
     )
-    most_shift = NormalDist().inv_cdf((1 + level) / 2) * unchanged
+    quantile = NormalDist().inv_cdf((1 + level) / 2)
+    most_shift = quantile * unchanged
+    # An estimate that is drawn towards 0 varies less than what it estimates.
+    shrunk = math.sqrt(
+        max(CONSTANT_SHARE**2 - share_error**2, (_LEAST_SHRUNK * CONSTANT_SHARE) ** 2)
+    )
+    most_share = quantile * shrunk
     verdict: Verdict = "valid" if calibrated and abs(log_scale) <= most_shift else "rescale"
-    if scatter > most_scatter:
+    if scatter > most_scatter or abs(constant_share) > most_share:
         verdict = "rebuild"
-    scale = math.exp(log_scale)
     found = Revalidation(
         verdict=verdict,
-        scale=scale,
+        scale=math.exp(log_scale),
         scale_error=scale_error,
+        constant_share=constant_share,
         error_as_is=mape(measured_ms, predicted_ms),
         error_rescaled=mape(measured_ms, predicted_ms * np.exp(others)),
         scatter=scatter,
@@ -222,85 +244,61 @@ def judge(
         n_networks=n_networks,
         reason="",
     )
-    return replace(
-        found, reason=_reason(found, most_scatter, math.expm1(most_shift), calibrated, changed)
-    )
+    bounds = _Bounds(most_scatter, most_share, math.expm1(most_shift))
+    return replace(found, reason=_reason(found, bounds, calibrated, changed))
 
 
-def carried_over(table: LookupTable, revalidation: Revalidation, target: Target) -> LookupTable:
-    """The table for the target that its revalidation was measured on; what is valid stays as it is.
-
-    What the table's last validation said is gone.
-
-    Raises:
-        InvalidInputError: the verdict is `rebuild`.
-    """
-    if revalidation.verdict == "valid":
-        return replace(table, target=target, validation=None)
-    return rescaled(table, revalidation, target)
-
-
-def rescaled(
-    table: LookupTable, revalidation: Revalidation, target: Target | None = None
-) -> LookupTable:
-    """The table with its calibration multiplied by the factor that mends it.
-
-    The intervals widen by what is not known of the factor. An uncalibrated table is calibrated by
-    the factor alone. What the table's last validation said is gone.
-
-    Args:
-        table: the table that was judged.
-        revalidation: the judgement, `rescale`.
-        target: what the networks were measured on, where that replaces the table's own target.
-
-    Raises:
-        InvalidInputError: the verdict is another.
-    """
-    if revalidation.verdict != "rescale":
-        raise InvalidInputError(
-            f"the table of target {table.target.name!r} is not to be rescaled, the verdict is "
-            f"{revalidation.verdict!r}: {revalidation.reason}"
-        )
-    scale, error = revalidation.scale, revalidation.scale_error
-    if table.calibration is None:
-        variance = (scale * error) ** 2
-        residual = max(revalidation.scatter, revalidation.expected_scatter)
-        n_networks = revalidation.n_networks
-        fit = AffineFit(0.0, scale, ((0.0, 0.0), (0.0, variance)), residual, n_networks)
-        calibration = Calibration(fit, 0.0)
-    else:
-        old = table.calibration.fit
-        fit = replace(scaled(old, scale, error), residual=max(old.residual, revalidation.scatter))
-        calibration = replace(table.calibration, fit=fit)
-    return replace(table, target=target or table.target, calibration=calibration, validation=None)
-
-
-def _expectation(table: LookupTable, prediction: Prediction, noise: float) -> Expectation:
+def _expectation(
+    table: LookupTable, networks: Sequence[Network], prediction: Prediction, noise: float
+) -> Expectation:
     """What a table says of its error in a prediction, about labels with this much noise.
 
     The residual of a few calibration networks is drawn towards the typical one. It holds the noise
     that the labels had then; where that is not known, it is taken to be what it is now.
     """
     then = noise
-    if table.conditions is not None and not math.isnan(table.conditions.common_mode_free_noise):
-        then = table.conditions.common_mode_free_noise
-    now, then = _NOISE_TO_STANDARD_DEVIATION * noise, _NOISE_TO_STANDARD_DEVIATION * then
+    if table.conditions is not None and not math.isnan(table.conditions.noise):
+        then = table.conditions.noise
+    now, then = LABEL_NOISE * noise, LABEL_NOISE * then
     if table.calibration is None:
-        # The lower end is the sum less the noise of its entries.
-        quantile, residual, own = NormalDist().inv_cdf((1 + prediction.level) / 2), 0.0, 0
+        residual, own, others = 0.0, 0, table.entry_noise(networks)
     else:
         fit = table.calibration.fit
         residual, own = fit.residual, fit.n_networks - 2
         quantile = student_t_quantile((1 + prediction.level) / 2, own)
-    spreads = (prediction.mean_ms - prediction.lower_ms) / prediction.mean_ms / quantile
-    others = np.sqrt(np.maximum(spreads**2 - residual**2, 0))
-    # Between two sessions small and large networks drift apart.
-    tilt = np.average(prediction.mean_ms, weights=1 / prediction.mean_ms) / prediction.mean_ms - 1
-    others = np.hypot(others, CONSTANT_SHARE * tilt)
+        spreads = (prediction.mean_ms - prediction.lower_ms) / prediction.mean_ms / quantile
+        others = np.sqrt(np.maximum(spreads**2 - residual**2, 0))
     degrees = own + _PRIOR_NETWORKS
     typical = _TYPICAL_RESIDUAL**2 + then**2
     variance = (own * residual**2 + _PRIOR_NETWORKS * typical) / degrees
     return Expectation(math.sqrt(variance + max(now**2 - then**2, 0)), degrees, others)
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Log of the scale and share of the constant, `(2,)`, and their standard errors."""
+
+    parameters: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+
+def _fit_line(
+    logs: NDArray[np.float64], design: NDArray[np.float64], spreads: NDArray[np.float64]
+) -> _Line:
+    """Weighted least squares; outliers lose weight, the constant is believed as far as seen."""
+    trust = np.ones(len(logs))
+    for _ in range(_PASSES):
+        normal = _normal_inverse(design, trust / spreads**2)
+        parameters = normal @ (design.T @ (trust / spreads**2 * logs))
+        trust = huber_weights((logs - design @ parameters) / spreads)
+    return _Line(parameters, np.sqrt(np.diag(normal)))
+
+
+def _normal_inverse(
+    design: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    belief = np.diag([0.0, 1 / CONSTANT_SHARE**2])
+    return np.asarray(np.linalg.inv(design.T @ (weights[:, None] * design) + belief))
 
 
 def _kept_rms(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -310,20 +308,24 @@ def _kept_rms(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.mean(kept**2, axis=-1)))
 
 
-@lru_cache
-def _scatter_bound(n_networks: int, degrees_of_freedom: int, level: float) -> tuple[float, float]:
-    """What `_kept_rms` of standard normal deviations from their median is, and what it may be.
+def _scatter_bound(
+    design: NDArray[np.float64], spreads: NDArray[np.float64], degrees_of_freedom: int, level: float
+) -> tuple[float, float]:
+    """What `_kept_rms` of normal deviations from their fitted line is, and what it may be.
 
     By simulation, always with the same draws.
 
     Returns:
-        Its root mean square; and, as a multiple of that, the bound that it keeps with
-        probability `level` where the standard deviation itself is an estimate with so many
-        degrees of freedom.
+        Its root mean square, in units of `spreads`; and, as a multiple of that, the bound that it
+        keeps with probability `level` where the standard deviation itself is an estimate with so
+        many degrees of freedom.
     """
     rng = np.random.default_rng(0)
-    draws = rng.standard_normal((_N_DRAWS, n_networks))
-    found = _kept_rms(draws - np.median(draws, axis=1, keepdims=True))
+    constants = rng.normal(0, CONSTANT_SHARE, (_N_DRAWS, 1))
+    draws = rng.standard_normal((_N_DRAWS, len(spreads))) + constants * design[:, 1] / spreads
+    scaled = design / spreads[:, None]
+    hat = scaled @ _normal_inverse(design, 1 / spreads**2) @ scaled.T
+    found = _kept_rms(draws - draws @ hat)
     unit = float(np.sqrt(np.mean(found**2)))
     known = np.sqrt(rng.chisquare(degrees_of_freedom, _N_DRAWS) / degrees_of_freedom)
     return unit, float(np.quantile(found / unit / known, level))
@@ -335,21 +337,30 @@ def _require_one_target(observations: Sequence[Observation]) -> None:
         targets[0].require_same(target)
 
 
-def _reason(
-    found: Revalidation,
-    most_scatter: float,
-    most_shift: float,
-    calibrated: bool,
-    changed: Sequence[str],
-) -> str:
+@dataclass(frozen=True)
+class _Bounds:
+    """What an unchanged device may reach in each test."""
+
+    scatter: float
+    constant_share: float
+    shift: float
+
+
+def _reason(found: Revalidation, bounds: _Bounds, calibrated: bool, changed: Sequence[str]) -> str:
     shift = found.scale - 1
     slower = f"{abs(shift):.1%} {'longer' if shift > 0 else 'shorter'} than predicted"
-    within = f"{found.scatter:.1%}, no more than table and noise explain ({most_scatter:.1%})"
-    if found.verdict == "rebuild":
+    within = f"{found.scatter:.1%}, no more than table and noise explain ({bounds.scatter:.1%})"
+    if found.verdict == "rebuild" and found.scatter > bounds.scatter:
         text = (
             f"no factor mends the table: about the best, {found.scale:.3f}, {found.n_networks} "
             f"networks scatter by {found.scatter:.1%}, more than table and noise explain "
-            f"({most_scatter:.1%})"
+            f"({bounds.scatter:.1%})"
+        )
+    elif found.verdict == "rebuild":
+        text = (
+            f"no factor mends the table: about the best, {found.scale:.3f}, small and large "
+            f"networks moved apart by {abs(found.constant_share):.1%} of a middling latency, more "
+            f"than sessions on an unchanged device differ by ({bounds.constant_share:.1%})"
         )
     elif found.verdict == "rescale":
         text = (
@@ -358,8 +369,9 @@ def _reason(
         )
     else:
         text = (
-            f"{found.n_networks} networks take {slower}, no more than sessions on an unchanged "
-            f"device differ by ({most_shift:.1%}), and scatter by {within}"
+            f"{found.n_networks} networks take {slower}, no more than "
+            f"{'their noise explains' if changed else 'sessions on an unchanged device differ by'} "
+            f"({bounds.shift:.1%}), and scatter by {within}"
         )
     if changed:
         text = f"changed: {', '.join(changed)}; {text}"

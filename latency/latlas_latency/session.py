@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from latlas_latency.calibration import AffineFit
 from latlas_latency.measurement.statistics import huber_weights
@@ -25,7 +25,16 @@ LEAST_NETWORKS = 5
 CONSTANT_SHARE = 0.03
 """Standard deviation of the constant between two sessions, as a share of a middling latency."""
 
-_PRIOR_NETWORKS = 10
+LABEL_NOISE = 0.8
+"""Standard deviation of a label over the noise of a sitting (the median difference of halves of its
+rounds), for normal noise: 0.74 of two rounds, 0.81 of three, 0.82 of five."""
+
+_PRIOR_NETWORKS = 5
+"""Networks that the residual of the calibration counts for beside those of the session."""
+
+_LEAST_RESIDUAL = 0.005
+"""Relative error of sums of entries where the noise of the labels explains all of a residual."""
+
 _PASSES = 20
 
 
@@ -43,20 +52,22 @@ class SessionTable:
 
 
 def calibrated_in_session(
-    table: LookupTable, networks: Sequence[Network], latency_ms: ArrayLike
+    table: LookupTable, networks: Sequence[Network], latency_ms: ArrayLike, noise: float = math.nan
 ) -> SessionTable | None:
     """The table with its calibration corrected by what a session's own networks say.
 
     The correction is a line, `latency = constant + factor · prediction`, by least squares relative
     to the prediction; outliers lose weight (Huber), and a constant is only believed as far as it is
-    seen (see `CONSTANT_SHARE`). The residual of the calibration counts as `_PRIOR_NETWORKS`
-    networks beside those of the session. None where the table is not calibrated, or fewer than
-    `LEAST_NETWORKS` networks were measured.
+    seen (see `CONSTANT_SHARE`). The residual of the calibration, with the noise of this session's
+    labels in the place of its own, counts as `_PRIOR_NETWORKS` networks beside those of the
+    session. None where the table is not calibrated, or fewer than `LEAST_NETWORKS` networks were
+    measured.
 
     Args:
         table: the table.
         networks: networks measured in the session, best of different latency.
         latency_ms: their latencies, `(n,)`.
+        noise: of the session, as `Drift` has it; where it is NaN, that of the calibration.
     """
     calibration = table.calibration
     if calibration is None or len(networks) < LEAST_NETWORKS:
@@ -64,10 +75,9 @@ def calibrated_in_session(
     old, n_networks = calibration.fit, len(networks)
     predicted_ms = table.predict(networks).mean_ms
     ratios = np.asarray(latency_ms, dtype=np.float64) / predicted_ms
-    centre_ms = 1 / float(np.mean(1 / predicted_ms))
-    # Columns: scale at the centre, and the constant as a share of the centre.
-    design = np.stack([np.ones(n_networks), centre_ms / predicted_ms - 1], axis=1)
-    belief = np.diag([0.0, (old.residual / CONSTANT_SHARE) ** 2])
+    design, centre_ms = centred(predicted_ms)
+    before = residual_at_noise(table, noise)
+    belief = np.diag([0.0, (before / CONSTANT_SHARE) ** 2])
     trust = np.ones(n_networks)
     for _ in range(_PASSES):
         normal = np.linalg.inv(design.T @ (trust[:, None] * design) + belief)
@@ -75,7 +85,7 @@ def calibrated_in_session(
         errors = ratios - design @ np.array([scale, share])
         trust = huber_weights(errors)
     own = float(np.sum(trust * errors**2))
-    variance = (_PRIOR_NETWORKS * old.residual**2 + own) / (_PRIOR_NETWORKS + n_networks - 2)
+    variance = (_PRIOR_NETWORKS * before**2 + own) / (_PRIOR_NETWORKS + n_networks - 2)
     # constant = share · centre, factor = scale - share; then the old line within the new one.
     to_line = np.array([[1.0, old.intercept], [0.0, old.slope]]) @ np.array(
         [[0.0, centre_ms], [1.0, -1.0]]
@@ -94,6 +104,34 @@ def calibrated_in_session(
     )
     corrected = replace(table, calibration=replace(calibration, fit=fit, session_error=0.0))
     return SessionTable(corrected, float(scale))
+
+
+def centred(predicted_ms: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """What the ratios of measured to predicted latencies are fitted with.
+
+    Returns:
+        A column for the scale of a middling network and one for a constant as a share of its
+        latency, `(n, 2)`; and that latency in milliseconds, the harmonic mean.
+    """
+    centre_ms = 1 / float(np.mean(1 / predicted_ms))
+    return np.stack([np.ones_like(predicted_ms), centre_ms / predicted_ms - 1], axis=1), centre_ms
+
+
+def residual_at_noise(table: LookupTable, noise: float) -> float:
+    """The residual of a calibration as it would be about labels with another noise, a fraction.
+
+    Args:
+        table: a calibrated table; where it does not say how noisy its labels were, or `noise` is
+            NaN, its residual stays as it is.
+        noise: of a sitting, as `Drift` has it.
+    """
+    assert table.calibration is not None
+    residual = table.calibration.fit.residual
+    then = math.nan if table.conditions is None else table.conditions.noise
+    if math.isnan(then) or math.isnan(noise):
+        return residual
+    own = max(residual**2 - (LABEL_NOISE * then) ** 2, _LEAST_RESIDUAL**2)
+    return math.sqrt(own + (LABEL_NOISE * noise) ** 2)
 
 
 def within_session(table: LookupTable) -> LookupTable:

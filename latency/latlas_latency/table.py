@@ -13,9 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_latency.calibration import Calibration
-from latlas_latency.estimation import estimate
+from latlas_latency.entries import INTERPOLATED, TableEntry, relative_errors
+from latlas_latency.figures import OpFigures, network_indices
+from latlas_latency.findings_in_words import suspicions_in_words
+from latlas_latency.interpolation import Interpolation
+from latlas_latency.interpolation_error import InterpolationCheck
 from latlas_latency.measurement.statistics import require_level
 from latlas_latency.measurement.target import Target
+from latlas_latency.methods import ALONE, IN_SITU, REMARKS, require_method
 from latlas_latency.model import OpLatencies, Prediction, Subjects
 from latlas_latency.profiler_cost import ProfilerCost
 from latlas_latency.space_reference import SpaceReference
@@ -26,9 +31,7 @@ from latlas_ops.network import Network
 from latlas_ops.opspec import OpSpec
 from latlas_ops.space import ArchBatch, SearchSpace
 
-MEASURED = "measured"
-INTERPOLATED = "interpolated"
-ENTRY_KINDS = (MEASURED, INTERPOLATED)
+__all__ = ["LookupTable", "TableConditions", "TableEntry"]
 
 UNCALIBRATED_BIAS = 0.16
 """Sums of raw entries have been found to fall short of whole networks by up to this share."""
@@ -39,59 +42,7 @@ NOISY_SITTING = 0.02
 MOST_DISTURBED = 0.1
 """Share of disturbed visits among those of a table beyond which the sitting is better repeated."""
 
-_PRIOR_VISITS = 6
-"""Visits that the typical relative spread of a table counts for beside an entry's own."""
-
 _NAMED_OPS = 3
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """Latency of one op.
-
-    Attributes:
-        op: the op.
-        mean_ms: its latency inside networks, before calibration.
-        spread_ms: robust standard deviation of single visits about it.
-        n_occurrences: places (network and position) that it was measured in.
-        n_visits: visits it was measured in, over all places, rounds and boards.
-        kind: `measured`, or `interpolated` between measured entries.
-    """
-
-    op: OpSpec
-    mean_ms: float
-    spread_ms: float
-    n_occurrences: int
-    n_visits: int
-    kind: str = MEASURED
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.mean_ms) and self.mean_ms > 0):
-            raise InvalidInputError(f"entry {self.op}: mean_ms {self.mean_ms} is not positive")
-        if not (np.isfinite(self.spread_ms) and self.spread_ms >= 0):
-            raise InvalidInputError(f"entry {self.op}: spread_ms {self.spread_ms} is negative")
-        if self.kind not in ENTRY_KINDS:
-            raise InvalidInputError(
-                f"entry {self.op}: kind {self.kind!r} is not one of {', '.join(ENTRY_KINDS)}"
-            )
-
-
-def relative_errors(entries: Sequence[TableEntry]) -> dict[OpSpec, float]:
-    """Relative standard error of each entry, by op.
-
-    The spread of a few visits is itself uncertain, so it is drawn towards the typical relative
-    spread of the entries, which counts as `_PRIOR_VISITS` visits. Visits of one place share its
-    surroundings, so that only places count as independent.
-    """
-    if not entries:
-        return {}
-    relative = np.array([entry.spread_ms / entry.mean_ms for entry in entries])
-    visits = np.array([entry.n_visits for entry in entries], dtype=np.float64)
-    places = np.array([entry.n_occurrences for entry in entries], dtype=np.float64)
-    typical = float(np.median(relative))
-    variance = (_PRIOR_VISITS * typical**2 + visits * relative**2) / (_PRIOR_VISITS + visits)
-    errors = np.sqrt(variance / np.maximum(places, 1))
-    return {entry.op: float(error) for entry, error in zip(entries, errors, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +54,7 @@ class TableConditions:
         last_visit_ns: Unix time at which the last visit began.
         device_ids: the boards.
         n_rounds: separated rounds of the sitting.
-        n_profiled_networks: networks that the entries come from.
+        n_profiled_networks: networks, chains or single ops that the entries come from.
         label_noise: half the rounds against the other, a fraction; NaN with one round.
         common_mode_free_noise: the same without what all networks share, a fraction.
         drift_removed: whether the common mode of each round was divided out.
@@ -112,7 +63,12 @@ class TableConditions:
         n_visits: visits that the figures rest on.
         n_left_out: further visits that were disturbed and left out.
         n_disturbed: of `n_visits`, those that were disturbed and had no better ones beside them.
+        n_suspicions: what was found in the visits that cannot be right; see
+            `latlas_latency.suspicion`.
+        n_suspicions_revisited: of these, those that were visited again because of it.
+        n_suspicions_open: of these, those that are left.
         surroundings: what ops were found to cost beyond their node times; part of the entries.
+        method: how ops were measured, one of `latlas_latency.methods.METHODS`.
     """
 
     first_visit_ns: int
@@ -128,7 +84,19 @@ class TableConditions:
     n_visits: int = 0
     n_left_out: int = 0
     n_disturbed: int = 0
+    n_suspicions: int = 0
+    n_suspicions_revisited: int = 0
+    n_suspicions_open: int = 0
     surroundings: SurroundingsCost = field(default_factory=SurroundingsCost)
+    method: str = IN_SITU
+
+    def __post_init__(self) -> None:
+        require_method(self.method)
+
+    @property
+    def noise(self) -> float:
+        """Noise of the labels that the table was calibrated with, as `Drift` has it; may be NaN."""
+        return self.common_mode_free_noise if self.drift_removed else self.label_noise
 
 
 @dataclass(frozen=True)
@@ -144,6 +112,8 @@ class LookupTable:
         calibration: the line from sums to whole networks; None if none were measured.
         conditions: how the measurements were taken; None for imported tables.
         validation: the last comparison with unseen networks, if there was one.
+        interpolation_check: what whole networks of resolutions that were not measured said about
+            interpolating these, if there were any.
     """
 
     target: Target
@@ -152,6 +122,7 @@ class LookupTable:
     calibration: Calibration | None = None
     conditions: TableConditions | None = None
     validation: Validation | None = None
+    interpolation_check: InterpolationCheck | None = None
 
     def __post_init__(self) -> None:
         if not self.entries:
@@ -173,10 +144,20 @@ class LookupTable:
         return self.calibration is not None
 
     @property
+    def method(self) -> str:
+        """How its ops were measured, see `latlas_latency.methods`; empty where nobody knows."""
+        return "" if self.conditions is None else self.conditions.method
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         """What a reader of this table's figures must know, a line each; often none."""
         found = []
-        if not self.calibrated:
+        if not self.calibrated and self.method == ALONE:
+            found.append(
+                "measured alone and not calibrated: biased, sums of entries are off from whole "
+                "networks by 7 to 12 % on average, in either direction"
+            )
+        elif not self.calibrated:
             found.append(
                 "not calibrated: sums of entries fall short of whole networks, usually by 4 to 16 %"
             )
@@ -191,15 +172,34 @@ class LookupTable:
                 f"disturbed sitting: {conditions.n_disturbed} of {conditions.n_visits} visits were "
                 "taken while the device was throttled or crowded; repeat it on a quiet device"
             )
+        if self.n_interpolated:
+            found.append(
+                f"interpolated: {self.n_interpolated} of {len(self.entries)} entries were not "
+                "measured but lie between measured ones"
+            )
+            found += [error.summary for error in self.interpolation.errors if error.is_total]
         return tuple(found)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What goes with this table wherever its figures go: caveats, and its last validation."""
+        """What goes with this table wherever its figures go, a line each.
+
+        How its ops were measured where that is not inside whole networks, caveats, how much was
+        suspicious in its visits, and its last validation.
+        """
         validated = "not validated: no network was measured that it was not made from"
         if self.validation is not None:
             validated = self.validation.summary
-        return (*self.caveats, validated)
+        method = [REMARKS[self.method]] if self.method in REMARKS else []
+        return (*method, *self.caveats, *self._suspicious, validated)
+
+    @property
+    def _suspicious(self) -> tuple[str, ...]:
+        found = self.conditions
+        if found is None or not found.n_suspicions:
+            return ()
+        counts = found.n_suspicions, found.n_suspicions_revisited, found.n_suspicions_open
+        return (f"suspicious in its visits: {suspicions_in_words(*counts)}",)
 
     def with_validation(self, validation: Validation) -> LookupTable:
         """This table with the result of its last validation."""
@@ -213,6 +213,40 @@ class LookupTable:
     def missing(self, space: SearchSpace) -> tuple[OpSpec, ...]:
         """Ops of a space that the table holds no entry for."""
         return tuple(op for op in space.slot_entries.ops if op not in self.by_op)
+
+    # -- interpolation ---------------------------------------------------------------------
+
+    @cached_property
+    def n_interpolated(self) -> int:
+        """Entries that were not measured."""
+        return sum(entry.kind == INTERPOLATED for entry in self.entries)
+
+    @cached_property
+    def interpolation(self) -> Interpolation:
+        """What could be interpolated between the measured entries, and how far that errs."""
+        return Interpolation(self.entries, self.interpolation_check)
+
+    def interpolated(self, wanted: SearchSpace | Iterable[OpSpec]) -> LookupTable:
+        """This table with an interpolated entry for every op that lies between measured ones.
+
+        Predictions of the table count them as interpolated milliseconds, and their intervals
+        contain the error of interpolating. Ops beyond the measured range stay unknown.
+
+        Args:
+            wanted: a space, or ops; those that have an entry are passed over.
+
+        Raises:
+            SpaceMismatchError: the table belongs to another space.
+        """
+        ops: Iterable[OpSpec]
+        if isinstance(wanted, SearchSpace):
+            self._require_own(wanted)
+            ops = wanted.slot_entries.ops
+        else:
+            ops = dict.fromkeys(wanted)
+        found = [self.interpolation.entry(op) for op in ops if op not in self.by_op]
+        added = tuple(entry for entry in found if entry is not None)
+        return replace(self, entries=self.entries + added) if added else self
 
     # -- LatencyModel ----------------------------------------------------------------------
 
@@ -229,36 +263,40 @@ class LookupTable:
 
         An uncalibrated table predicts the plain sum, which is biased low: the interval then
         reaches from the sum, less the noise of its entries, up to the sum divided by
-        `1 - UNCALIBRATED_BIAS`, plus that noise.
+        `1 - UNCALIBRATED_BIAS`, plus that noise. Sums of ops measured alone are biased in either
+        direction, and the interval reaches as far below the sum.
 
         With `allow_estimates`, an op without an entry gets the figure of
         `latlas_latency.estimation`, which is counted in `estimated_ms` and named in `missing`.
         """
         require_level(level)
         if isinstance(subjects, ArchBatch):
-            if self.space is not None:
-                self.space.require(subjects.space, f"the table of target {self.target.name!r}")
+            self._require_own(subjects.space)
             known = self._figures_of_space(subjects.space)
             indices: NDArray[np.integer] = subjects.space.entry_indices(subjects)
         else:
-            ops, indices = _network_indices(subjects)
+            ops, indices = network_indices(subjects)
             known = self._figures(ops)
         figures, missing = self._complete(known, indices, allow_estimates)
-        sums = figures.means_ms[indices].sum(axis=1)
-        noise = figures.variances[indices].sum(axis=1) / np.maximum(sums, 1e-12) ** 2
+        sums = figures.sums_ms(indices)
+        squares = np.maximum(sums, 1e-12) ** 2
+        noise = figures.sum_variances(indices) / squares
+        shared = figures.shared_variances(indices) / squares
         if self.calibration is None:
             slope, mean = 1.0, sums
-            margin = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(noise) * sums
+            margin = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(noise + shared) * sums
             lower, upper = sums - margin, sums / (1 - UNCALIBRATED_BIAS) + margin
+            if self.method == ALONE:
+                lower = (1 - UNCALIBRATED_BIAS) * sums - margin
         else:
             fit = self.calibration.fit
             slope, mean = fit.slope, fit.mean(sums)
             extra = np.maximum(noise - self.calibration.entry_noise**2, 0)
-            extra += self.calibration.session_error**2
+            extra += shared + self.calibration.session_error**2
             half_width = fit.half_width(sums, level, extra)
             lower, upper = mean - half_width, mean + half_width
-        interpolated = slope * _sum_where(figures.interpolated, figures.means_ms, indices)
-        estimated = slope * _sum_where(figures.estimated, figures.means_ms, indices)
+        interpolated = slope * figures.sums_ms(indices, figures.interpolated)
+        estimated = slope * figures.sums_ms(indices, figures.estimated)
         return Prediction(
             mean_ms=mean,
             lower_ms=np.maximum(lower, 0),
@@ -272,8 +310,7 @@ class LookupTable:
 
     def op_latencies(self, space: SearchSpace) -> OpLatencies:
         """Calibrated per-op latencies of a space; see `LatencyModel.op_latencies`."""
-        if self.space is not None:
-            self.space.require(space, f"the table of target {self.target.name!r}")
+        self._require_own(space)
         if missing := self.missing(space):
             raise self._unknown(missing)
         intercept, slope = 0.0, 1.0
@@ -290,102 +327,61 @@ class LookupTable:
         Raises:
             UnknownOpError: an op has no entry; it is named.
         """
-        ops, indices = _network_indices(networks)
-        figures, _ = self._complete(self._figures(ops), indices, allow_estimates=False)
-        return np.asarray(figures.means_ms[indices].sum(axis=1), dtype=np.float64)
+        figures, indices = self._figures_of_networks(networks)
+        return figures.sums_ms(indices)
 
     def entry_noise(self, networks: Sequence[Network]) -> NDArray[np.float64]:
         """Relative standard deviation of `entry_sums_ms` from the noise of the entries, `(n,)`."""
-        ops, indices = _network_indices(networks)
+        figures, indices = self._figures_of_networks(networks)
+        noise_ms = np.sqrt(figures.sum_variances(indices))
+        return np.asarray(noise_ms / figures.sums_ms(indices), dtype=np.float64)
+
+    def _figures_of_networks(
+        self, networks: Sequence[Network]
+    ) -> tuple[OpFigures, NDArray[np.int64]]:
+        ops, indices = network_indices(networks)
         figures, _ = self._complete(self._figures(ops), indices, allow_estimates=False)
-        sums = figures.means_ms[indices].sum(axis=1)
-        return np.asarray(np.sqrt(figures.variances[indices].sum(axis=1)) / sums)
+        return figures, indices
+
+    def _require_own(self, space: SearchSpace) -> None:
+        if self.space is not None:
+            self.space.require(space, f"the table of target {self.target.name!r}")
 
     @cached_property
     def _relative_errors(self) -> dict[OpSpec, float]:
         return relative_errors(self.entries)
 
     def _complete(
-        self, known: _Figures, indices: NDArray[np.integer], allow_estimates: bool
-    ) -> tuple[_Figures, tuple[OpSpec, ...]]:
+        self, known: OpFigures, indices: NDArray[np.integer], allow_estimates: bool
+    ) -> tuple[OpFigures, tuple[OpSpec, ...]]:
         """Figures with estimates where allowed, and the ops in `indices` that have no entry."""
-        occurs = np.zeros(len(known.means_ms), dtype=bool)
-        occurs[indices.ravel()] = True
-        absent = np.flatnonzero(occurs[:-1] & ~known.known[:-1])
-        missing = tuple(known.ops[int(index)] for index in absent)
+        absent = known.absent(indices)
+        missing = tuple(known.ops[index] for index in absent.tolist())
         if not missing:
             return known, ()
         if not allow_estimates:
             raise self._unknown(missing)
-        means, variances = known.means_ms.copy(), known.variances.copy()
-        estimated = known.estimated.copy()
-        known_ms = {entry.op: entry.mean_ms for entry in self.entries}
-        for index, op in zip(absent, missing, strict=True):
-            guess = estimate(op, known_ms)
-            means[index] = guess.mean_ms
-            variances[index] = (guess.mean_ms * guess.relative_error) ** 2
-            estimated[index] = True
-        return replace(known, means_ms=means, variances=variances, estimated=estimated), missing
+        return known.with_estimates(absent, self.entries), missing
 
-    def _figures(self, ops: Sequence[OpSpec]) -> _Figures:
-        size = len(ops) + 1
-        means, variances = np.zeros(size), np.zeros(size)
-        known, interpolated = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-        for index, op in enumerate(ops):
-            entry = self.by_op.get(op)
-            if entry is not None:
-                known[index] = True
-                means[index] = entry.mean_ms
-                variances[index] = (self._relative_errors[op] * entry.mean_ms) ** 2
-                interpolated[index] = entry.kind == INTERPOLATED
-        return _Figures(ops, means, variances, known, interpolated, np.zeros(size, dtype=bool))
+    def _figures(self, ops: Sequence[OpSpec]) -> OpFigures:
+        return OpFigures.of(ops, self.by_op, self._relative_errors)
 
-    def _figures_of_space(self, space: SearchSpace) -> _Figures:
+    def _figures_of_space(self, space: SearchSpace) -> OpFigures:
         """Figures of a space's distinct ops; a search asks for them over and over."""
         if space not in self._figures_by_space:
             self._figures_by_space[space] = self._figures(space.slot_entries.ops)
         return self._figures_by_space[space]
 
     @cached_property
-    def _figures_by_space(self) -> WeakKeyDictionary[SearchSpace, _Figures]:
+    def _figures_by_space(self) -> WeakKeyDictionary[SearchSpace, OpFigures]:
         return WeakKeyDictionary()
 
     def _unknown(self, ops: Sequence[OpSpec]) -> UnknownOpError:
         named = "; ".join(str(op) for op in ops[:_NAMED_OPS])
         more = f" and {len(ops) - _NAMED_OPS} more" if len(ops) > _NAMED_OPS else ""
+        between = sum(map(self.interpolation.reaches, ops))
+        way_out = f"; {between} of them can be interpolated, see --interpolate" if between else ""
         return UnknownOpError(
             f"the table of target {self.target.name!r} has no entry for {len(ops)} op(s): "
-            f"{named}{more}; profile networks that contain them, or allow estimates"
+            f"{named}{more}; profile networks that contain them, or allow estimates{way_out}"
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Figures:
-    """What is known per op, `(n_ops + 1,)` each; the last row, reached by -1, is an empty slot."""
-
-    ops: Sequence[OpSpec]
-    means_ms: NDArray[np.float64]
-    variances: NDArray[np.float64]
-    known: NDArray[np.bool_]
-    interpolated: NDArray[np.bool_]
-    estimated: NDArray[np.bool_]
-
-
-def _sum_where(
-    flags: NDArray[np.bool_], means_ms: NDArray[np.float64], indices: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    if not flags.any():
-        return np.zeros(len(indices))
-    return np.asarray(np.where(flags, means_ms, 0.0)[indices].sum(axis=1), dtype=np.float64)
-
-
-def _network_indices(
-    networks: Iterable[Network],
-) -> tuple[tuple[OpSpec, ...], NDArray[np.int64]]:
-    """Distinct ops of networks, and per network the indices of its ops, filled up with -1."""
-    index_of: dict[OpSpec, int] = {}
-    rows = [[index_of.setdefault(op, len(index_of)) for op in net.ops] for net in networks]
-    indices = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int64)
-    for row, found in zip(indices, rows, strict=True):
-        row[: len(found)] = found
-    return tuple(index_of), indices

@@ -1,12 +1,13 @@
 """From the visits of a profile campaign to a calibrated lookup table.
 
 Ops are measured *in situ*: node times of whole networks, less what the profiler adds to each node,
-merged over every place an op occurs in. Whole networks then calibrate the sums.
+merged over every place an op occurs in. Whole networks then calibrate the sums. For the other
+methods see `plain_building`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from latlas_latency.calibration import (
 )
 from latlas_latency.measurement.statistics import robust_mean, robust_standard_deviation
 from latlas_latency.measurement.target import Target
+from latlas_latency.methods import IN_SITU
 from latlas_latency.observations import (
     Drift,
     Observation,
@@ -39,8 +41,8 @@ from latlas_ops.space import SearchSpace
 
 _PROFILER_TICK_NS = 1000.0
 
-_LEAST_ENTRY_NS = 1.0
-"""Clocks resolve no less; an op that the profiler's cost hides altogether is given this."""
+LEAST_ENTRY_NS = 1.0
+"""Clocks resolve no less; an op that noise or the profiler's cost hides is given this."""
 
 
 def build_table(
@@ -95,16 +97,15 @@ def build_table(
         target=target,
         space=None if space is None else SpaceReference.of(space),
         entries=_entries(covers, cost),
-        conditions=_conditions(everything, covers, drift, cost),
+        conditions=conditions_of(
+            everything,
+            drift,
+            n_profiled_networks=len(covers),
+            profiler_cost=cost,
+            remainder_share=float(np.mean([cover.remainder_share for cover in covers])),
+        ),
     )
-    if len(calibration) < LEAST_NETWORKS:
-        if calibration:
-            raise InvalidInputError(
-                f"calibration needs at least {LEAST_NETWORKS} networks, got {len(calibration)}; "
-                "measure more"
-            )
-        return table
-    return _calibrated(table, covers, calibration, plain, drift)
+    return calibrated(table, _nodes_of_ops(covers), calibration, plain, drift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,32 +197,50 @@ def _merge(op: OpSpec, places: Sequence[NDArray[np.float64]]) -> TableEntry:
     # Whole nanoseconds: what the clock resolves, and readable in a file.
     return TableEntry(
         op=op,
-        mean_ms=round(max(mean_ns, _LEAST_ENTRY_NS)) / 1e6,
+        mean_ms=round(max(mean_ns, LEAST_ENTRY_NS)) / 1e6,
         spread_ms=round(robust_standard_deviation(together)) / 1e6,
         n_occurrences=len(places),
         n_visits=len(together),
     )
 
 
-def _calibrated(
+def calibrated(
     table: LookupTable,
-    covers: Sequence[_Cover],
+    n_nodes: Mapping[OpSpec, float],
     calibration: Sequence[Observation],
     plain: Sequence[Observation],
     drift: Drift,
 ) -> LookupTable:
-    """The table with entries charged for their surroundings, and the line to whole networks."""
-    try:
-        table.entry_sums_ms([observation.network for observation in calibration])
-    except UnknownOpError as error:
-        raise UnknownOpError(
-            f"calibration networks go beyond the cover networks: {error}"
-        ) from error
+    """The table with entries charged for their surroundings, and the line to whole networks.
+
+    Args:
+        table: the table, not calibrated; it is returned as it is if nothing is to calibrate it.
+        n_nodes: nodes of each op, by which the cost between nodes is charged.
+        calibration: whole networks of different size, none or at least three.
+        plain: the cover networks without node times.
+        drift: of the sitting.
+
+    Raises:
+        InvalidInputError: the networks are too few, or cannot carry a line.
+        UnknownOpError: a network holds an op that the table has no entry for.
+    """
+    if not calibration:
+        return table
+    if len(calibration) < LEAST_NETWORKS:
+        raise InvalidInputError(
+            f"calibration needs at least {LEAST_NETWORKS} networks, got {len(calibration)}; "
+            "measure more"
+        )
     whole = [*calibration, *plain]
     networks = [observation.network for observation in whole]
+    try:
+        table.entry_sums_ms(networks)
+    except UnknownOpError as error:
+        raise UnknownOpError(
+            f"calibration networks go beyond what the entries were measured on: {error}"
+        ) from error
     latency_ms = np.array([drift.latency_ns(observation) for observation in whole]) / 1e6
     weight_mb = {entry.op: op_cost(entry.op).weight_bytes / 1e6 for entry in table.entries}
-    n_nodes = _nodes_of_ops(covers)
     cost = fit_surroundings_cost(
         table.entry_sums_ms(networks),
         [sum(weight_mb[op] for op in network.ops) for network in networks],
@@ -233,7 +252,7 @@ def _calibrated(
         charged_ms = cost.per_weight_mb_ms * weight_mb[entry.op]
         charged_ms += cost.per_node_ms * n_nodes[entry.op]
         mean_ns = round(1e6 * (entry.mean_ms + charged_ms))
-        entries.append(replace(entry, mean_ms=max(mean_ns, _LEAST_ENTRY_NS) / 1e6))
+        entries.append(replace(entry, mean_ms=max(mean_ns, LEAST_ENTRY_NS) / 1e6))
     assert table.conditions is not None
     conditions = replace(table.conditions, surroundings=cost)
     charged = replace(table, entries=tuple(entries), conditions=conditions)
@@ -252,12 +271,16 @@ def _nodes_of_ops(covers: Sequence[_Cover]) -> dict[OpSpec, float]:
     return {op: float(np.median(places)) for op, places in found.items()}
 
 
-def _conditions(
+def conditions_of(
     everything: Sequence[Observation],
-    covers: Sequence[_Cover],
     drift: Drift,
-    cost: ProfilerCost,
+    *,
+    n_profiled_networks: int,
+    profiler_cost: ProfilerCost | None = None,
+    remainder_share: float = 0.0,
+    method: str = IN_SITU,
 ) -> TableConditions:
+    """The conditions of a table that was made from all of these observations."""
     visits = [visit for observation in everything for visit in observation.visits]
     started = [visit.started_ns for visit in visits]
     return TableConditions(
@@ -265,13 +288,14 @@ def _conditions(
         last_visit_ns=max(started),
         device_ids=tuple(sorted({visit.device_id for visit in visits})),
         n_rounds=len({visit.round for visit in visits}),
-        n_profiled_networks=len(covers),
+        n_profiled_networks=n_profiled_networks,
         label_noise=drift.label_noise,
         common_mode_free_noise=drift.common_mode_free_noise,
         drift_removed=drift.removed,
-        profiler_cost=cost,
-        remainder_share=float(np.mean([cover.remainder_share for cover in covers])),
+        profiler_cost=profiler_cost or ProfilerCost(0.0, 0.0, 0),
+        remainder_share=remainder_share,
         n_visits=len(visits),
         n_left_out=sum(observation.n_left_out for observation in everything),
         n_disturbed=sum(observation.n_disturbed for observation in everything),
+        method=method,
     )

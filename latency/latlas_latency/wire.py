@@ -20,6 +20,11 @@ _CONDITION_FIELDS = (
     "memory_stall_share",
     "power_mode",
     "online_cores",
+    "max_clock_mhz",
+    "gpu_clock_mhz",
+    "other_gpu_share",
+    "other_gpu_memory_bytes",
+    "available_gpu_memory_bytes",
 )
 
 
@@ -135,6 +140,7 @@ def device_to_message(device: Device) -> pb.Device:
             )
             for found in device.runtimes
         ],
+        cores=device.cores,
     )
 
 
@@ -164,4 +170,5 @@ def device_from_message(message: pb.Device) -> Device:
             )
             for found in message.runtimes
         ),
+        cores=tuple(message.cores),
     )

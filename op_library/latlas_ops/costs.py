@@ -6,13 +6,15 @@ Counted on the primitive graph, so that costs speak of the same nodes that the m
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_ops.graph import INPUT_TENSOR, Graph, Node
+from latlas_ops.graph import INPUT_TENSOR, Node, tensor_releases
+from latlas_ops.kinds import op_input_names, op_nodes
 from latlas_ops.lowering import lower
 from latlas_ops.network import NETWORK_INPUT, Network
 from latlas_ops.opspec import OpSpec
@@ -20,7 +22,7 @@ from latlas_ops.space import ArchBatch, SearchSpace
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 _INT8_BIAS_BYTES = 4
-_IN_PLACE = ("relu", "relu6", "hswish", "hsigmoid", "add", "mul", "flatten")
+_IN_PLACE = ("relu", "relu6", "hswish", "hsigmoid", "add", "mul", "flatten", "zero")
 
 
 @dataclass(frozen=True)
@@ -44,52 +46,71 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class BatchCosts:
-    """Costs of `n_archs` architectures, every array `(n_archs,)` int64; fields as in `Cost`."""
+    """Costs of `n_archs` architectures, every array `(n_archs,)` int64; fields as in `Cost`.
+
+    Attributes:
+        macs: see `Cost.macs`.
+        parameters: see `Cost.parameters`.
+        weight_bytes: see `Cost.weight_bytes`.
+    """
 
     macs: NDArray[np.int64]
     parameters: NDArray[np.int64]
     weight_bytes: NDArray[np.int64]
-    activation_bytes: NDArray[np.int64]
 
 
 def op_cost(op: OpSpec) -> Cost:
-    """Cost of one op or block on its own."""
-    return network_cost(Network.chain([op]))
+    """Cost of one op or block on its own, each of its inputs a tensor of its own."""
+    item = _ITEM_BYTES[op.dtype]
+    inputs = {
+        name: math.prod(shape) * item
+        for name, shape in zip(op_input_names(op), op.inputs, strict=True)
+    }
+    return _cost(op_nodes(op), [op.dtype], inputs)
 
 
 def network_cost(network: Network) -> Cost:
     """Cost of a network; its activations are those of the whole, not the sum over ops."""
     graph = lower(network)
-    return Cost(
-        macs=sum(_macs(node) for node in graph.nodes),
-        parameters=sum(math.prod(parameter.shape) for parameter in graph.parameters()),
-        weight_bytes=sum(_weight_bytes(node, network) for node in graph.nodes),
-        activation_bytes=_peak_activation_bytes(graph, network),
+    first_reader = next(
+        op
+        for op, sources in zip(network.ops, network.wiring, strict=True)
+        if NETWORK_INPUT in sources
     )
+    inputs = {INPUT_TENSOR: math.prod(graph.input_shape) * _ITEM_BYTES[first_reader.dtype]}
+    return _cost(graph.nodes, [op.dtype for op in network.ops], inputs)
 
 
 def space_costs(batch: ArchBatch) -> BatchCosts:
     """Costs of many architectures of one space, gathered from the costs of its ops.
 
-    Equal to `network_cost` of every architecture: ops of a space stand in a chain, so nothing but
-    an op's own tensors is alive while it runs, and the peak of a network is that of its worst op.
+    Equal to `network_cost` of every architecture.
     """
     entries = batch.space.entry_indices(batch)
     costs = _entry_costs(batch.space)
-    macs, parameters, weight_bytes, activation_bytes = (costs[:, i][entries] for i in range(4))
-    return BatchCosts(
-        macs=macs.sum(axis=1),
-        parameters=parameters.sum(axis=1),
-        weight_bytes=weight_bytes.sum(axis=1),
-        activation_bytes=activation_bytes.max(axis=1),
-    )
+    macs, parameters, weight_bytes = (costs[:, i][entries].sum(axis=1) for i in range(3))
+    return BatchCosts(macs, parameters, weight_bytes)
 
 
 @lru_cache(maxsize=16)
 def _entry_costs(space: SearchSpace) -> NDArray[np.int64]:
-    """Fields of `Cost` per distinct op, `(n_entries + 1, 4)`; row `INACTIVE` is an empty slot."""
-    rows = [astuple(op_cost(op)) for op in space.slot_entries.ops]
-    return np.array([*rows, (0, 0, 0, 0)], dtype=np.int64)
+    """Macs, parameters and weight bytes per distinct op, `(n_entries + 1, 3)`.
+
+    Row `INACTIVE` is an empty slot.
+    """
+    costs = [op_cost(op) for op in space.slot_entries.ops]
+    rows = [(cost.macs, cost.parameters, cost.weight_bytes) for cost in costs]
+    return np.array([*rows, (0, 0, 0)], dtype=np.int64)
+
+
+def _cost(nodes: Sequence[Node], dtypes: Sequence[str], input_bytes: Mapping[str, int]) -> Cost:
+    """Cost of nodes, given the dtype of the op at each position and the tensors they start from."""
+    return Cost(
+        macs=sum(_macs(node) for node in nodes),
+        parameters=sum(math.prod(one.shape) for node in nodes for one in node.parameters),
+        weight_bytes=sum(_weight_bytes(node, dtypes[node.position]) for node in nodes),
+        activation_bytes=_peak_activation_bytes(nodes, dtypes, input_bytes),
+    )
 
 
 def _macs(node: Node) -> int:
@@ -98,25 +119,21 @@ def _macs(node: Node) -> int:
     return math.prod(node.parameters[0].shape) * math.prod(node.shape[1:])
 
 
-def _weight_bytes(node: Node, network: Network) -> int:
+def _weight_bytes(node: Node, dtype: str) -> int:
     if not node.parameters:
         return 0
-    dtype = network.ops[node.position].dtype
     weight, bias = (math.prod(parameter.shape) for parameter in node.parameters)
     item = _ITEM_BYTES[dtype]
     return weight * item + bias * (_INT8_BIAS_BYTES if dtype == "int8" else item)
 
 
-def _peak_activation_bytes(graph: Graph, network: Network) -> int:
-    first_reader = next(
-        op
-        for op, sources in zip(network.ops, network.wiring, strict=True)
-        if NETWORK_INPUT in sources
-    )
-    size = {INPUT_TENSOR: math.prod(graph.input_shape) * _ITEM_BYTES[first_reader.dtype]}
-    alive = peak = size[INPUT_TENSOR]
-    for node, dying in zip(graph.nodes, graph.releases(), strict=True):
-        item = _ITEM_BYTES[network.ops[node.position].dtype]
+def _peak_activation_bytes(
+    nodes: Sequence[Node], dtypes: Sequence[str], input_bytes: Mapping[str, int]
+) -> int:
+    size = dict(input_bytes)
+    alive = peak = sum(size.values())
+    for node, dying in zip(nodes, tensor_releases(nodes), strict=True):
+        item = _ITEM_BYTES[dtypes[node.position]]
         size[node.output] = written = math.prod(node.shape) * item
         reused = node.primitive in _IN_PLACE and any(
             tensor in dying and size[tensor] == written for tensor in node.inputs

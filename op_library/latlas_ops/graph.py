@@ -7,7 +7,7 @@ and the model writers all walk these nodes, so a kind is described exactly once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from latlas_ops.errors import InvalidInputError
@@ -30,6 +30,9 @@ PRIMITIVES = (
     "flatten",
     "add",
     "mul",
+    "concat",
+    "crop",
+    "zero",
 )
 
 
@@ -52,7 +55,8 @@ class Node:
         inputs: names of the input tensors.
         output: name of the output tensor.
         shape: output shape without the batch axis.
-        attributes: integers such as `kernel`, `stride`, `padding`, `groups`.
+        attributes: integers such as `kernel`, `stride`, `padding`, `groups`; a convolution has
+            `dilation` only where it is not 1.
         parameters: weight first, then bias, where the primitive has them.
     """
 
@@ -89,14 +93,19 @@ class Graph:
 
     def releases(self) -> tuple[tuple[str, ...], ...]:
         """Per node, the tensors that nobody reads after it; `output` is never among them."""
-        last_use: dict[str, int] = {}
-        for index, node in enumerate(self.nodes):
-            last_use.update(dict.fromkeys((node.output, *node.inputs), index))
-        dying: list[list[str]] = [[] for _ in self.nodes]
-        for tensor, index in last_use.items():
-            if tensor != OUTPUT_TENSOR:
-                dying[index].append(tensor)
-        return tuple(tuple(tensors) for tensors in dying)
+        return tensor_releases(self.nodes)
+
+
+def tensor_releases(nodes: Sequence[Node]) -> tuple[tuple[str, ...], ...]:
+    """Per node, the tensors that no node reads after it; `OUTPUT_TENSOR` is never among them."""
+    last_use: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        last_use.update(dict.fromkeys((node.output, *node.inputs), index))
+    dying: list[list[str]] = [[] for _ in nodes]
+    for tensor, index in last_use.items():
+        if tensor != OUTPUT_TENSOR:
+            dying[index].append(tensor)
+    return tuple(tuple(tensors) for tensors in dying)
 
 
 @dataclass
@@ -148,22 +157,30 @@ class GraphBuilder:
         kernel: int = 1,
         stride: int = 1,
         groups: int = 1,
+        dilation: int = 1,
     ) -> str:
-        """Convolution with bias, padding `kernel // 2` on every side (as torch, not TF's SAME)."""
+        """Convolution with bias, padded by `dilation * (kernel // 2)` on every side.
+
+        As torch pads, not as TensorFlow's SAME does.
+        """
         channels, height, width = self.shape(tensor)
         if channels % groups or out_channels % groups:
             raise InvalidInputError(
                 f"{part}: {groups} groups do not divide {channels} into {out_channels} channels"
             )
-        padding = kernel // 2
-        size = ((length + 2 * padding - kernel) // stride + 1 for length in (height, width))
+        padding = dilation * (kernel // 2)
+        reach = dilation * (kernel - 1) + 1
+        size = ((length + 2 * padding - reach) // stride + 1 for length in (height, width))
+        attributes = {"kernel": kernel, "stride": stride, "padding": padding, "groups": groups}
+        if dilation != 1:
+            attributes["dilation"] = dilation
         weight = self._parameter(part, "weight", (out_channels, channels // groups, kernel, kernel))
         return self._add(
             "conv",
             part,
             (tensor,),
             (out_channels, *size),
-            attributes={"kernel": kernel, "stride": stride, "padding": padding, "groups": groups},
+            attributes=attributes,
             parameters=(weight, self._parameter(part, "bias", (out_channels,))),
         )
 
@@ -187,10 +204,18 @@ class GraphBuilder:
             return tensor
         return self._add(kind, part, (tensor,), self.shape(tensor))
 
-    def pool(self, part: str, tensor: str, mode: str, kernel: int, stride: int) -> str:
-        """Max or average pooling, padding `kernel // 2`; average excludes the padding."""
+    def pool(
+        self,
+        part: str,
+        tensor: str,
+        mode: str,
+        kernel: int,
+        stride: int,
+        padding: int | None = None,
+    ) -> str:
+        """Max or average pooling, padding `kernel // 2` by default; average excludes it."""
         channels, *lengths = self.shape(tensor)
-        padding = kernel // 2
+        padding = kernel // 2 if padding is None else padding
         size = ((length + 2 * padding - kernel) // stride + 1 for length in lengths)
         return self._add(
             f"{mode}_pool",
@@ -219,6 +244,25 @@ class GraphBuilder:
     def scale(self, part: str, tensor: str, channel_scale: str) -> str:
         """Product of `(c, h, w)` with a scale per channel `(c, 1, 1)`."""
         return self._add("mul", part, (tensor, channel_scale), self.shape(tensor))
+
+    def zero(self, part: str, tensor: str) -> str:
+        """Zeros in the shape of a tensor: the tensor less itself."""
+        return self._add("zero", part, (tensor,), self.shape(tensor))
+
+    def crop(self, part: str, tensor: str) -> str:
+        """All but the first row and the first column: `(c, h, w)` → `(c, h - 1, w - 1)`."""
+        channels, height, width = self.shape(tensor)
+        if min(height, width) < 2:
+            raise InvalidInputError(f"{part}: nothing is left of an image of {height}x{width}")
+        return self._add("crop", part, (tensor,), (channels, height - 1, width - 1))
+
+    def concat(self, part: str, tensors: Sequence[str]) -> str:
+        """Tensors `(c_i, h, w)` behind one another: `(sum of c_i, h, w)`."""
+        shapes = [self.shape(tensor) for tensor in tensors]
+        if len({shape[1:] for shape in shapes}) != 1:
+            raise InvalidInputError(f"{part}: images of different size: {shapes}")
+        channels = sum(shape[0] for shape in shapes)
+        return self._add("concat", part, tuple(tensors), (channels, *shapes[0][1:]))
 
     def finish(self) -> Graph:
         """The graph; the last node's output tensor is renamed to `output`."""

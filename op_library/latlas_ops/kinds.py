@@ -1,48 +1,18 @@
 """The kinds of op: their attributes and how each lowers to primitive nodes.
 
 To add a kind, write its lowering and one `Kind` entry in `KINDS`; shapes, costs and every model
-writer follow from the primitives.
+writer follow from the primitives. What cells are made of stands in `latlas_ops.cell_kinds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+from latlas_ops.cell_kinds import CELL_KINDS
 from latlas_ops.errors import InvalidInputError
-from latlas_ops.graph import ACTIVATIONS, INPUT_TENSOR, GraphBuilder
+from latlas_ops.graph import INPUT_TENSOR, GraphBuilder, Node
+from latlas_ops.kind_schema import Attribute, Kind
 from latlas_ops.opspec import AttributeValue, OpSpec, Shape
-
-Lowering = Callable[[OpSpec, GraphBuilder, Sequence[str]], str]
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """What one attribute may be. Without a default it must be given."""
-
-    type: type[int] | type[str] | type[bool]
-    default: AttributeValue | None = None
-    minimum: int = 1
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of op.
-
-    Attributes:
-        attributes: schema by name.
-        input_ranks: number of axes of each input, without the batch axis.
-        lower: emits the primitive nodes and returns the output tensor's name.
-    """
-
-    attributes: Mapping[str, Attribute]
-    input_ranks: tuple[int, ...]
-    lower: Lowering
-
-
-def _activation(default: str) -> Attribute:
-    return Attribute(str, default, choices=ACTIVATIONS)
 
 
 def _lower_conv(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> str:
@@ -158,13 +128,13 @@ KINDS: Mapping[str, Kind] = {
             "kernel": _KERNEL,
             "stride": _STRIDE,
             "groups": Attribute(int, 1),
-            "activation": _activation("none"),
+            "activation": Attribute.activation("none"),
         },
         (3,),
         _lower_conv,
     ),
     "depthwise": Kind(
-        {"kernel": _KERNEL, "stride": _STRIDE, "activation": _activation("none")},
+        {"kernel": _KERNEL, "stride": _STRIDE, "activation": Attribute.activation("none")},
         (3,),
         _lower_depthwise,
     ),
@@ -175,7 +145,7 @@ KINDS: Mapping[str, Kind] = {
             "expand": Attribute(bool, True),
             "kernel": _KERNEL,
             "stride": _STRIDE,
-            "activation": _activation("relu"),
+            "activation": Attribute.activation("relu"),
             "se_channels": Attribute(int, 0, minimum=0),
             "skip": Attribute(bool, False),
         },
@@ -192,14 +162,16 @@ KINDS: Mapping[str, Kind] = {
         _lower_pool,
     ),
     "linear": Kind(
-        {"out_features": Attribute(int), "activation": _activation("none")}, (1,), _lower_linear
+        {"out_features": Attribute(int), "activation": Attribute.activation("none")},
+        (1,),
+        _lower_linear,
     ),
     "stem": Kind(
         {
             "out_channels": Attribute(int),
             "kernel": Attribute(int, 3),
             "stride": Attribute(int, 2),
-            "activation": _activation("hswish"),
+            "activation": Attribute.activation("hswish"),
             "separable": Attribute(bool, True),
         },
         (3,),
@@ -210,11 +182,12 @@ KINDS: Mapping[str, Kind] = {
             "expanded_channels": Attribute(int),
             "feature_channels": Attribute(int, 0, minimum=0),
             "classes": Attribute(int),
-            "activation": _activation("hswish"),
+            "activation": Attribute.activation("hswish"),
         },
         (3,),
         _lower_head,
     ),
+    **CELL_KINDS,
 }
 
 
@@ -240,9 +213,10 @@ def complete_attributes(
         if value is None:
             raise InvalidInputError(f"{kind} needs the attribute {name!r}")
         full[name] = _checked(kind, name, value, attribute)
-    if tuple(len(shape) for shape in inputs) != schema.input_ranks:
+    if not schema.takes(inputs):
+        more = " or more like the last" if schema.variadic else ""
         raise InvalidInputError(
-            f"{kind} takes inputs with {schema.input_ranks} axes, not shapes {inputs}"
+            f"{kind} takes inputs with {schema.input_ranks} axes{more}, not shapes {inputs}"
         )
     if any(size < 1 for shape in inputs for size in shape):
         raise InvalidInputError(f"{kind}: input shapes {inputs} must be positive")
@@ -273,10 +247,26 @@ def output_shapes(op: OpSpec) -> tuple[Shape, ...]:
     Raises:
         InvalidInputError: the attributes do not fit the input shape.
     """
-    graph = GraphBuilder()
-    names = [f"{INPUT_TENSOR}{index}" for index in range(len(op.inputs))]
-    graph.shapes.update(zip(names, op.inputs, strict=True))
+    graph, output = _lower_alone(op)
+    return (graph.shape(output),)
+
+
+def op_nodes(op: OpSpec) -> tuple[Node, ...]:
+    """The primitive nodes of an op on its own, which reads the tensors of `op_input_names`."""
+    graph, _ = _lower_alone(op)
+    return tuple(graph.nodes)
+
+
+def op_input_names(op: OpSpec) -> tuple[str, ...]:
+    """What the tensors are called that an op on its own reads, one per input."""
+    return tuple(f"{INPUT_TENSOR}{index}" for index in range(len(op.inputs)))
+
+
+def _lower_alone(op: OpSpec) -> tuple[GraphBuilder, str]:
+    """The nodes of an op, each of its inputs a tensor of its own, and the name of its output."""
+    names = op_input_names(op)
+    graph = GraphBuilder(shapes=dict(zip(names, op.inputs, strict=True)))
     try:
-        return (graph.shape(KINDS[op.kind].lower(op, graph, names)),)
+        return graph, KINDS[op.kind].lower(op, graph, names)
     except InvalidInputError as error:
         raise InvalidInputError(f"{op}: {error}") from error

@@ -64,9 +64,9 @@ class Network:
 
     @classmethod
     def chain(cls, ops: Iterable[OpSpec]) -> Network:
-        """Ops one after another, each with one input."""
+        """Ops one after another; one with several inputs reads the op before it in all of them."""
         ops = tuple(ops)
-        return cls(ops, tuple((position - 1,) for position in range(len(ops))))
+        return cls(ops, tuple((position - 1,) * len(op.inputs) for position, op in enumerate(ops)))
 
     @cached_property
     def input_shape(self) -> Shape:

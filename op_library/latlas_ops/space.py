@@ -8,18 +8,18 @@ slot. Latency tables, costs, model writers and predictors all read the same slot
 from __future__ import annotations
 
 import json
-import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latlas_ops.counting import SpaceCount, count_archs
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError
-from latlas_ops.network import Network
+from latlas_ops.network import NETWORK_INPUT, Network
 from latlas_ops.opspec import OpSpec
 
 INACTIVE = -1
@@ -36,16 +36,32 @@ class Gene:
         parent: index of the gene that decides whether this one matters, or None. A parent
             stands before its children.
         least_parent_choice: this gene matters when the parent's choice index is at least this.
+        labels: what the choices are called where a number does not say it, such as names of
+            operations; empty, or one per choice.
     """
 
     name: str
     choices: tuple[int | float, ...]
     parent: int | None = None
     least_parent_choice: int = 0
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.choices) <= np.iinfo(np.int8).max:
             raise InvalidInputError(f"gene {self.name}: {len(self.choices)} choices, not 1 to 127")
+        if self.labels and len(self.labels) != len(self.choices):
+            raise InvalidInputError(
+                f"gene {self.name}: {len(self.labels)} labels for {len(self.choices)} choices"
+            )
+
+    @classmethod
+    def named(cls, name: str, labels: Sequence[str]) -> Gene:
+        """A gene whose choices are names; their values are 0, 1, 2 and so on."""
+        return cls(name, tuple(range(len(labels))), labels=tuple(labels))
+
+    def label(self, choice: int) -> str:
+        """What the choice of an index is called."""
+        return self.labels[choice] if self.labels else f"{self.choices[choice]:g}"
 
     @property
     def family(self) -> str:
@@ -59,21 +75,6 @@ class Slot:
 
     name: str
     genes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class SpaceCount:
-    """Sizes of a space as exact integers.
-
-    Attributes:
-        flat: product of all choices, layers that are not there included.
-        distinct: architectures that differ, inactive genes counted once.
-        distinct_per_resolution: the same at one input resolution (as OFA counts).
-    """
-
-    flat: int
-    distinct: int
-    distinct_per_resolution: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,14 @@ class SlotEntries:
 
 
 class SearchSpace(ABC):
-    """A space of networks. Subclasses give `name`, `version`, `genes`, `slots` and `slot_op`."""
+    """A space of networks. Subclasses give `name`, `version`, `genes`, `slots` and `slot_op`.
+
+    Unless a subclass says otherwise the slots form a chain. One with branches sets `is_chain` to
+    False and gives `slot_sources`; everything else stays as it is.
+    """
+
+    is_chain: bool = True
+    """Whether every op reads the op before it, and nothing else."""
 
     name: str
     version: int
@@ -140,6 +148,21 @@ class SearchSpace(ABC):
             choices: choice index of each gene in `slots[slot].genes`; genes that are inactive
                 because the slot is empty may hold anything.
         """
+
+    def slot_sources(self, slot: int, genes: Sequence[int]) -> Sequence[int]:
+        """The slots that a slot reads from, one per input of its op; all stand before it.
+
+        An empty slot hands on what it reads, from a single source; one that reads nothing is
+        dead, and nobody reads it.
+
+        Args:
+            slot: index into `slots`.
+            genes: choice index of every gene of a canonical architecture.
+
+        Returns:
+            Indices into `slots`, or `NETWORK_INPUT`. In a chain: the slot before.
+        """
+        return (slot - 1,) if slot else (NETWORK_INPUT,)
 
     @property
     @abstractmethod
@@ -175,10 +198,7 @@ class SearchSpace(ABC):
             values = columns[index]
             wrong = active & ((values < 0) | (values >= len(gene.choices)))
             if wrong.any():
-                raise InvalidInputError(
-                    f"space {self.name!r}: gene {gene.name} has choices 0 to "
-                    f"{len(gene.choices) - 1}, got {values[wrong][0]}"
-                )
+                raise self._out_of_range(gene, int(values[wrong][0]))
             np.copyto(result[index], values, where=active, casting="unsafe")
         return np.ascontiguousarray(result.T)
 
@@ -246,9 +266,9 @@ class SearchSpace(ABC):
         """
         families: dict[str, list[str]] = {}
         for index, gene in enumerate(self.genes):
-            value = self.choice(arch, index)
-            if value is not None:
-                families.setdefault(gene.family, []).append(f"{value:g}")
+            choice = arch.genes[index]
+            if choice != INACTIVE:
+                families.setdefault(gene.family, []).append(gene.label(choice))
         return ", ".join(f"{family} {' '.join(values)}" for family, values in families.items())
 
     # -- networks --------------------------------------------------------------------------
@@ -261,16 +281,33 @@ class SearchSpace(ABC):
             SpaceMismatchError: the architecture belongs to another space or version.
         """
         (arch,) = self.archs(self.batch([arch]))
-        found = []
-        for index, slot in enumerate(self.slots):
-            op = self.slot_op(index, [arch.genes[gene] for gene in slot.genes])
-            if op is not None:
-                found.append(op)
-        return found
+        return [op for op in self._slot_ops(arch) if op is not None]
 
     def network(self, arch: ArchConfig) -> Network:
-        """The network of an architecture."""
-        return Network.chain(self.ops(arch))
+        """The network of an architecture: its `ops`, wired as `slot_sources` says.
+
+        Raises:
+            InvalidInputError: wrong number of genes, or a choice index out of range.
+            SpaceMismatchError: the architecture belongs to another space or version.
+        """
+        (arch,) = self.archs(self.batch([arch]))
+        ops: list[OpSpec] = []
+        wiring: list[tuple[int, ...]] = []
+        positions = {NETWORK_INPUT: NETWORK_INPUT}  # slot → position of the op that it hands on
+        for index, op in enumerate(self._slot_ops(arch)):
+            sources = tuple(positions[source] for source in self.slot_sources(index, arch.genes))
+            if op is not None:
+                positions[index] = len(ops)
+                ops.append(op)
+                wiring.append(sources)
+            elif sources:
+                (positions[index],) = sources
+        return Network(tuple(ops), tuple(wiring))
+
+    def _slot_ops(self, arch: ArchConfig) -> Iterator[OpSpec | None]:
+        """The op of every slot, None where it is empty: the one walk over a space."""
+        for index, slot in enumerate(self.slots):
+            yield self.slot_op(index, [arch.genes[gene] for gene in slot.genes])
 
     @cached_property
     def slot_entries(self) -> SlotEntries:
@@ -290,13 +327,43 @@ class SearchSpace(ABC):
     def entry_indices(self, batch: ArchBatch) -> NDArray[np.int32]:
         """Which distinct op stands in each slot: `(n_archs, n_slots)`, `INACTIVE` if empty."""
         self.require_same(batch.space)
+        return self.gather_entries(batch.genes)
+
+    def gather_entries(self, genes: NDArray[np.integer]) -> NDArray[np.int32]:
+        """As `entry_indices`, of genes that need not be canonical.
+
+        Args:
+            genes: choice indices `(n_archs, n_genes)`, within range or `INACTIVE`; which of these
+                a gene holds that has no effect does not matter.
+
+        Raises:
+            InvalidInputError: a choice index is out of range, of whatever gene; it is named.
+        """
+        if len(genes):
+            highest, lowest = genes.max(axis=0), genes.min(axis=0)
+            for index in np.flatnonzero((highest >= self.sizes) | (lowest < INACTIVE)).tolist():
+                wrong = highest[index] if highest[index] >= self.sizes[index] else lowest[index]
+                raise self._out_of_range(self.genes[index], int(wrong))
+        # The last choice where inactive: the slot is empty for every choice of such a gene.
+        choices = np.where(genes == INACTIVE, self.sizes - 1, genes)
+        cells: dict[tuple[int, ...], NDArray[np.intp]] = {}
+        for slot in self.slots:
+            if slot.genes not in cells:
+                cell = np.zeros(len(genes), dtype=np.intp)
+                for gene in slot.genes:
+                    cell = cell * self.sizes[gene] + choices[:, gene]
+                cells[slot.genes] = cell
         columns = [
-            table[tuple(batch.genes[:, gene].astype(np.intp) for gene in slot.genes)]
-            if slot.genes
-            else np.full(len(batch), table[()], dtype=np.int32)
+            table.ravel()[cells[slot.genes]]
             for slot, table in zip(self.slots, self.slot_entries.tables, strict=True)
         ]
         return np.stack(columns, axis=1)
+
+    def _out_of_range(self, gene: Gene, choice: int) -> InvalidInputError:
+        return InvalidInputError(
+            f"space {self.name!r}: gene {gene.name} has choices 0 to {len(gene.choices) - 1}, "
+            f"got {choice}"
+        )
 
     def _require_own(self, arch: ArchConfig) -> None:
         if (arch.space, arch.version) != (self.name, self.version):
@@ -321,27 +388,5 @@ class SearchSpace(ABC):
     # -- size ------------------------------------------------------------------------------
 
     def count(self) -> SpaceCount:
-        """Exact sizes; see `SpaceCount`."""
-        children: dict[int | None, list[int]] = {}
-        for index, gene in enumerate(self.genes):
-            children.setdefault(gene.parent, []).append(index)
-
-        def distinct(index: int) -> int:
-            return sum(
-                math.prod(
-                    distinct(child)
-                    for child in children.get(index, [])
-                    if choice >= self.genes[child].least_parent_choice
-                )
-                for choice in range(len(self.genes[index].choices))
-            )
-
-        total = math.prod(distinct(index) for index in children.get(None, []))
-        resolutions = (
-            1 if self.resolution_gene is None else len(self.genes[self.resolution_gene].choices)
-        )
-        return SpaceCount(
-            flat=math.prod(len(gene.choices) for gene in self.genes),
-            distinct=total,
-            distinct_per_resolution=total // resolutions,
-        )
+        """Exact sizes; see `latlas_ops.counting.SpaceCount`."""
+        return count_archs(self.genes, self.resolution_gene)

@@ -34,9 +34,9 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
     """Random weights that keep the scale of the signal through any depth.
 
     Every convolution and linear layer answers with unit variance to an input that is itself of
-    unit variance: He et al. (ICCV 2015, section 2.2), with the second moment of each tensor
-    followed through activations, gates and residual sums instead of the constant 2 of plain ReLU
-    networks. Biases are small and not zero, so that no tensor is trivially zero.
+    unit variance (and to zeros with its bias): He et al. (ICCV 2015, section 2.2), with the second
+    moment of each tensor followed through activations, gates and sums instead of the constant 2 of
+    plain ReLU networks. Biases are small and not zero, so that no tensor is trivially zero.
 
     All weights repeat one block of random numbers, each tensor from a place of its own. What a
     network takes does not depend on their values, but a network of 30 MB then travels to a board,
@@ -50,6 +50,7 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
         One float32 array per parameter of the graph, in execution order.
     """
     moments = {INPUT_TENSOR: 1.0}
+    channels = {INPUT_TENSOR: graph.input_shape[0]}
     block = rng.standard_normal(_BLOCK, dtype=np.float32)
     weights: dict[str, NDArray[np.float32]] = {}
     for node in graph.nodes:
@@ -57,18 +58,19 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
         if node.parameters:
             weight, bias = node.parameters
             fan_in = math.prod(weight.shape[1:])
-            scale = np.float32(1.0 / math.sqrt(fan_in * inputs[0]))
+            scale = np.float32(1.0 / math.sqrt(fan_in * (inputs[0] or 1.0)))
             rolled = np.roll(block, -int(rng.integers(_BLOCK)))
             weights[weight.name] = np.resize(rolled, weight.shape) * scale
             weights[bias.name] = rng.standard_normal(bias.shape, dtype=np.float32) * np.float32(
                 _BIAS_STD
             )
-        moments[node.output] = _second_moment(node, inputs)
+        channels[node.output] = node.shape[0]
+        moments[node.output] = _second_moment(node, inputs, [channels[t] for t in node.inputs])
     return weights
 
 
-def _second_moment(node: Node, inputs: list[float]) -> float:
-    """Estimated mean square of a node's output from those of its inputs.
+def _second_moment(node: Node, inputs: list[float], channels: list[int]) -> float:
+    """Estimated mean square of a node's output from those of its inputs, with their channels.
 
     Pooling is taken to keep it; averaging really shrinks it somewhat, the same in every network.
     """
@@ -78,6 +80,10 @@ def _second_moment(node: Node, inputs: list[float]) -> float:
         return inputs[0] * _ACTIVATION_GAINS[node.primitive]
     if node.primitive == "add":
         return sum(inputs)
+    if node.primitive == "concat":
+        return sum(m * c for m, c in zip(inputs, channels, strict=True)) / sum(channels)
+    if node.primitive == "zero":
+        return 0.0
     return math.prod(inputs)
 
 

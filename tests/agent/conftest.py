@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
+import subprocess
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +114,93 @@ def digits_programs() -> list[Program]:
     """Three small real networks as ONNX programs."""
     written = [write_onnx(network) for network in sample_networks("digits", 3)]
     return [Program(program.model_bytes, program) for program in written]
+
+
+@pytest.fixture(scope="session")
+def tflite_model() -> Callable[..., bytes]:
+    """`tflite_model(*operators, shape, ...)`: a small TFLite model; see `write_tflite_model`."""
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert, which writes models, is missing")
+    return write_tflite_model
+
+
+def write_tflite_model(
+    *operators: str,
+    shape: Sequence[int] = (1, 4, 4, 2),
+    signature: Sequence[int] = (),
+    dtype: str = "FLOAT32",
+    scale: float | None = None,
+    identifier: bytes = b"TFL3",
+) -> bytes:
+    """A chain of unary operators, named as in the schema; any other name is a custom operator.
+
+    Args:
+        operators: in order.
+        shape: of every tensor.
+        signature: the same shape with -1 where it is free.
+        dtype: element type of every tensor.
+        scale: of quantisation; None means none.
+        identifier: what marks the file.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    builtin = schema.BuiltinOperator
+    model = schema.ModelT()
+    model.version = 3
+    model.description = "test"
+    model.buffers = [schema.BufferT()]
+    model.operatorCodes = []
+    for name in operators:
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(builtin, name, builtin.CUSTOM)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.customCode = None if hasattr(builtin, name) else name
+        code.version = 1
+        model.operatorCodes.append(code)
+    graph = schema.SubGraphT()
+    graph.name = "main"
+    graph.tensors = []
+    for number in range(len(operators) + 1):
+        tensor = schema.TensorT()
+        tensor.name = f"t{number}"
+        tensor.shape = list(shape)
+        tensor.shapeSignature = list(signature) or None
+        tensor.type = getattr(schema.TensorType, dtype)
+        if scale is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = [scale]
+            tensor.quantization.zeroPoint = [0]
+        graph.tensors.append(tensor)
+    graph.operators = []
+    for number in range(len(operators)):
+        operator = schema.OperatorT()
+        operator.opcodeIndex = number
+        operator.inputs, operator.outputs = [number], [number + 1]
+        graph.operators.append(operator)
+    graph.inputs, graph.outputs = [0], [len(operators)]
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), identifier)
+    return bytes(builder.Output())
+
+
+@pytest.fixture(scope="session")
+def delegate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`delegate(n, crashes=False)`: a TFLite delegate that takes the first `n` nodes of a graph."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("cc is not installed here")
+    folder = tmp_path_factory.mktemp("delegates")
+
+    def build(most_nodes: int, crashes: bool = False) -> Path:
+        library = folder / f"libtakes{most_nodes}{'crashes' * crashes}.so"
+        defined = [f"-DMOST_NODES={most_nodes}", f"-DCRASHES={int(crashes)}"]
+        source = Path(__file__).with_name("fake_delegate.c")
+        command = [compiler, "-shared", "-fPIC", *defined, "-o", str(library), str(source)]
+        subprocess.run(command, check=True, timeout=60)
+        return library
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,11 @@ def test_anything_else_is_not_a_list_of_cores(text: str) -> None:
         (["--coordinator", "lab"], "'lab' is not an address; expected HOST:PORT"),
         (["--coordinator", "lab:7443", "--cores", "x"], "'x' is no list of cores"),
         (["--coordinator", "lab:7443", "--cores", "4000"], "core 4000 cannot be used here"),
+        (["--coordinator", "lab:7443", "--delegate", "/no/such.so"], "/no/such.so is no file"),
+        (
+            ["--coordinator", "lab:7443", "--delegate", "/opt/a:b.so"],
+            "delegate /opt/a:b.so has a ':' in its path, which separates delegates",
+        ),
         (["--coordinator", "lab:7443", "--max-wait", "-1"], "--max-wait must not be negative"),
         (["--coordinator", "lab:7443", "--max-wait", "nan"], "--max-wait must not be negative"),
     ],

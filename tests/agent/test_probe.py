@@ -5,6 +5,8 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from latlas_agent.probe import probe_hardware
 
 # Recorded from real machines, shortened.
@@ -65,6 +67,30 @@ def test_the_power_mode_of_a_jetson_is_part_of_what_it_is(tmp_path: Path) -> Non
     assert probe_hardware(plant(tmp_path, JETSON)).power_mode == "nvpmodel-1"
 
 
+@pytest.mark.parametrize(("low_power", "power_mode"), [("0", "default"), ("1", "battery-saver")])
+def test_a_phone_is_what_android_says(tmp_path: Path, low_power: str, power_mode: str) -> None:
+    answers = {
+        "getprop": (
+            "[ro.product.manufacturer]: [Google]\n[ro.product.model]: [Pixel 8]\n"
+            "[ro.soc.model]: [Tensor G3]\n[ro.build.version.release]: [14]\n"
+        ),
+        "settings get global low_power": low_power,
+    }
+    files = {
+        "proc/device-tree/model": "ZUMA SHIBA MP based on ZUMA\0",
+        "proc/sys/kernel/osrelease": "5.15.110-android14\n",
+    }
+    hardware = probe_hardware(plant(tmp_path, files), lambda command: answers.get(command, ""))
+    assert hardware.device_model == "Google Pixel 8 (Tensor G3)"
+    assert hardware.operating_system == "Android 14, kernel 5.15.110-android14"
+    assert hardware.power_mode == power_mode
+
+
+def test_a_phone_that_may_not_be_asked_is_called_after_its_kernel(tmp_path: Path) -> None:
+    root = plant(tmp_path, {"proc/device-tree/model": "ZUMA SHIBA MP based on ZUMA\0"})
+    assert probe_hardware(root, lambda _: "").device_model == "ZUMA SHIBA MP based on ZUMA"
+
+
 def test_a_board_that_says_nothing_still_has_a_model(tmp_path: Path) -> None:
     hardware = probe_hardware(tmp_path)
     assert hardware.device_model == f"unknown {platform.machine()}"
@@ -74,6 +100,6 @@ def test_a_board_that_says_nothing_still_has_a_model(tmp_path: Path) -> None:
 def test_this_machine_can_be_probed() -> None:
     hardware = probe_hardware()
     assert hardware.device_model
-    assert hardware.n_cores == len(os.sched_getaffinity(0))
+    assert hardware.cores == tuple(sorted(os.sched_getaffinity(0)))
     assert hardware.memory_bytes > 0
     assert hardware.architecture == platform.machine()

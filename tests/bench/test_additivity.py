@@ -27,7 +27,7 @@ def small(additivity):
 
 @pytest.mark.slow
 def test_a_session_is_measured_once_and_judged_as_often_as_one_likes(
-    additivity, small, tmp_path, capsys, monkeypatch
+    additivity, small, bench_module, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(additivity, "QUICK", small)
     record = tmp_path / "figures.json"
@@ -45,6 +45,12 @@ def test_a_session_is_measured_once_and_judged_as_often_as_one_likes(
     assert additivity.main([str(tmp_path / "runs"), "--figures-only", "--json", str(again)]) == code
     assert "visits/s" not in capsys.readouterr().out
     assert json.loads(again.read_text()) == json.loads(record.read_text())
+
+    part = tmp_path / "interpolation.json"
+    interpolation = bench_module("interpolation")
+    assert interpolation.main([str(tmp_path / "runs"), "--json", str(part)]) in (0, 1)
+    figures = {one["name"]: one for one in json.loads(part.read_text())["figures"]}
+    assert figures["ALL, session-1, measured at 32 and 48: MAPE"]["value"] > 0
 
 
 def test_without_a_session_there_is_nothing_to_judge(additivity, tmp_path, capsys):

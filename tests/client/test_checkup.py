@@ -1,6 +1,7 @@
 """What `latlas doctor` finds out per target, on a recorded board."""
 
 import dataclasses
+import os
 
 import pytest
 
@@ -12,9 +13,10 @@ from latlas.checkup import (
     look_at_machine,
     look_at_targets,
 )
+from latlas_agent.gpu import Gpu
 from latlas_agent.noise import NoiseEstimate
 from latlas_latency.measurement import Target
-from latlas_ops.errors import MeasurementError
+from latlas_ops.errors import MeasurementError, RuntimeUnavailableError
 
 STEADY = NoiseEstimate(0.012, 0.008, 0.03, 3, 72, 0, {}, 3.0)
 
@@ -72,6 +74,55 @@ def test_settings_of_a_target_that_disturb_it_are_named(board, target, change, a
     assert found[0].target == "pi5"
     assert found[0].about == about
     assert says in found[0].text
+
+
+def test_advice_on_a_gpu_goes_to_the_targets_that_run_on_it(board, target):
+    on_gpu = dataclasses.replace(target, name="orin", provider="CUDAExecutionProvider")
+    gpu = Gpu(clock_mhz=210, max_clock_mhz=1410, clock_fixed=False, persistence=True)
+    found = look_at_targets(board, range(4), [target, on_gpu], find_gpu=lambda _: lambda: gpu)
+    assert [(finding.target, finding.about) for finding in found] == [("orin", "GPU clock")]
+
+
+def test_a_gpu_that_cannot_be_asked_is_named_with_the_reason(board, target):
+    def find_gpu(root):
+        raise RuntimeUnavailableError("driver and library have different versions")
+
+    on_gpu = dataclasses.replace(target, provider="TensorrtExecutionProvider")
+    [found] = look_at_targets(board, range(4), [on_gpu], find_gpu=find_gpu)
+    assert found.about == "GPU"
+    assert found.text.endswith("during visits: driver and library have different versions")
+
+
+def test_a_phone_is_asked_through_its_shell(board):
+    answers = {
+        "dumpsys battery": "  USB powered: true\n  status: 2\n  temperature: 420\n",
+        "settings get global low_power": "1",
+        "dumpsys cpuinfo": f"  300% {os.getpid()}/python: 1% user\n  90% 17/game: 1% user\n",
+    }
+    battery = board / "sys/class/power_supply/ac"
+    battery.mkdir(parents=True)
+    (battery / "type").write_text("Mains")
+    (battery / "online").write_text("0")
+    found = look_at_machine(board, [0], look_s=0.01, shell=lambda command: answers.get(command, ""))
+    assert [finding.about for finding in found] == ["charging", "battery saver", "load"]
+    assert "others kept 0.9 cores busy in the last minutes (game (pid 17)" in found[2].text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["/usr/bin/python3", "-X", "utf8", "-X", "dev", "-I", "-m", "latlas_agent.worker"],
+        ["/usr/bin/python3", "/home/somebody/environments/phone/bin/latlas-agent", "run"],
+    ],
+)
+def test_what_latlas_itself_does_on_a_phone_is_no_load_of_others(board, words):
+    use = "  300% 18/python: 1% user\n  90% 17/game: 1% user\n"
+    (board / "proc/18").mkdir(parents=True)
+    (board / "proc/18/cmdline").write_text("\0".join([*words, ""]))
+    shell = {"dumpsys cpuinfo": use}
+    found = look_at_machine(board, [0], look_s=0.01, shell=lambda command: shell.get(command, ""))
+    assert [finding.about for finding in found] == ["load"]
+    assert "others kept 0.9 cores busy in the last minutes (game (pid 17)" in found[0].text
 
 
 def test_a_machine_that_is_at_rest_gets_no_advice(board):

@@ -11,7 +11,7 @@ import pytest
 from latlas import __version__
 from latlas.cli import main as cli
 from latlas.cli.doctor import installed_extras, read_governors
-from latlas.cli.options import cores, duration_ns
+from latlas.cli.options import cores, duration_ns, percentage
 
 
 def test_the_version_is_told_without_loading_grpc(latlas):
@@ -38,6 +38,8 @@ def test_without_a_command_the_commands_are_listed(capsys):
         ("predict --model m --sample 0", "argument --sample: '0' is not at least 1"),
         ("predict --model m --sample 1 --level 90", "argument --level: '90' is no number between"),
         ("campaign start c --target t --space s --min-duration 3", "'3' is no duration above zero"),
+        ("campaign start c --target t --space s --target-error 0.5", "'0.5' is no percentage"),
+        ("campaign start c --target t --space s --target-error 0%", "'0%' is no percentage"),
         ("measure m.onnx --target t --rounds 99999999999", "'99999999999' is too large"),
         ("measure m.onnx --target t --timeout 99999999999s", "is no duration above zero"),
         ("target add t --cores 0,x", "'0,x' is no list of cores such as 0,2-3"),
@@ -130,10 +132,32 @@ def test_a_space_is_shown_with_its_choices(capsys):
     }
 
 
+def test_choices_that_are_operations_are_shown_by_name(capsys):
+    assert cli.main(["space", "show", "nas-bench-201"]) == 0
+    text = capsys.readouterr().out
+    assert "edge0-1.op" in text
+    assert "none, skip_connect, avg_pool_3x3, nor_conv_1x1, nor_conv_3x3" in text
+    assert "40 distinct" in text
+    assert cli.main(["space", "show", "darts", "--json"]) == 0
+    genes = {gene["name"]: gene for gene in json.loads(capsys.readouterr().out)["genes"]}
+    assert genes["normal.node1.sources"]["choices"] == ["0+1", "0+2", "1+2"]
+    assert genes["reduction.node3.op1"]["choices"][-1] == "sep_conv_5x5"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("nas-bench-201", 15_625), ("darts", (1 * 3 * 6 * 10 * 7**8) ** 2)]
+)
+def test_spaces_of_cells_are_counted_exactly(capsys, name, count):
+    assert cli.main(["space", "count", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["distinct"] == count
+    assert cli.main(["space", "count", name]) == 0
+    assert f"{count:,}" in capsys.readouterr().out
+
+
 def test_every_space_is_listed(capsys):
     assert cli.main(["space", "list", "--json"]) == 0
     names = [record["space"] for record in json.loads(capsys.readouterr().out)]
-    assert names == ["digits", "ofa-mobilenetv3", "course"]
+    assert names == ["digits", "ofa-mobilenetv3", "course", "nas-bench-201", "darts"]
 
 
 def test_doctor_finds_out_without_a_coordinator(latlas):
@@ -187,6 +211,11 @@ def test_doctor_reads_the_governors_of_all_cores(tmp_path):
 )
 def test_durations_carry_their_unit(text, ns):
     assert duration_ns(text) == ns
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.5%", 0.005), ("2 %", 0.02), ("99.9%", 0.999)])
+def test_percentages_carry_their_sign(text, value):
+    assert percentage(text) == pytest.approx(value)
 
 
 def test_cores_are_numbers_and_ranges():

@@ -120,8 +120,15 @@ def test_a_profile_says_how_much_and_how_it_is_timed(lab_of, running):
     (request,) = servicer.requests
     assert request.WhichOneof("plan") == "profile"
     assert (request.profile.n_training_networks, request.profile.seed) == (160, 3)
+    assert request.profile.method == ""
     assert (request.sampling.n_rounds, request.sampling.min_duration_ns) == (4, 30_000_000)
     assert (status.state, status.is_running, status.n_visits_done) == ("running", True, 7)
+
+
+def test_a_profile_says_how_ops_are_measured(lab_of, running):
+    servicer = Recording(campaign=running)
+    lab_of(servicer).start_profile("profile", "digits", "pi5", method="chained")
+    assert servicer.requests[0].profile.method == "chained"
 
 
 def test_programs_are_measured_under_their_labels(lab_of, running):

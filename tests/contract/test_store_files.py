@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from latlas_coordinator.domain import ProgramOrigin, ProgramRecord
+from latlas_coordinator.domain import (
+    Campaign,
+    Findings,
+    Looked,
+    MeasuredProgram,
+    MeasurePlan,
+    ProgramOrigin,
+    ProgramRecord,
+    Sampling,
+    Suspicion,
+    SuspicionKind,
+)
 from latlas_coordinator.storage import open_store
 from latlas_ops.errors import InvalidInputError, MissingDependencyError, StorageError
 
@@ -19,7 +30,7 @@ def execute(path: Path, statement: str) -> list[tuple[object, ...]]:
 
 def test_a_new_file_gets_the_schema_and_its_version(tmp_path):
     open_store(tmp_path / "latlas.db").close()
-    assert execute(tmp_path / "latlas.db", "SELECT version FROM latlas_schema") == [(2,)]
+    assert execute(tmp_path / "latlas.db", "SELECT version FROM latlas_schema") == [(3,)]
     assert execute(tmp_path / "latlas.db", "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -54,7 +65,27 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
     store = open_store(path)
     assert store.read_program(sha256) == data
     store.close()
-    assert execute(path, "SELECT version FROM latlas_schema") == [(2,)]
+    assert execute(path, "SELECT version FROM latlas_schema") == [(3,)]
+
+
+def test_campaigns_of_the_second_version_read_on(tmp_path, fleet):
+    path = tmp_path / "old.db"
+    store = open_store(path)
+    store.add_target(fleet.target)
+    plan = MeasurePlan((MeasuredProgram(fleet.sha256, "mine"),))
+    store.create_campaign(Campaign("old", fleet.target.name, plan, Sampling(n_rounds=2), 5), [])
+    store.close()
+    execute(path, "ALTER TABLE campaigns DROP COLUMN findings")
+    execute(path, "UPDATE campaigns SET sampling = json_remove(sampling, '$.target_error')")
+    execute(path, "UPDATE latlas_schema SET version = 2")
+    store = open_store(path)
+    status = store.get_campaign("old")
+    assert status.findings is None, "nobody has looked at it"
+    assert status.campaign.sampling == Sampling(n_rounds=2)
+    found = Findings((Suspicion(SuspicionKind.BREAK, "a b", "a is slower"),), 0.004)
+    assert store.settle_campaign("old", found, {}, Looked(0, 0))
+    assert store.get_campaign("old").findings == found
+    store.close()
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):

@@ -8,12 +8,17 @@ import pytest
 from latlas_coordinator.domain import (
     Campaign,
     CampaignState,
+    Findings,
     LatencyModelRecord,
+    LeaseState,
+    Looked,
     ProfilePlan,
     ProgramOrigin,
     ProgramRecord,
     Role,
     Sampling,
+    Suspicion,
+    SuspicionKind,
     Task,
     TaskFailure,
     TaskProgress,
@@ -68,7 +73,7 @@ def test_a_program_that_the_coordinator_writes_itself_gains_its_network(fleet):
 def test_a_profile_campaign_comes_back_as_it_was(fleet, reopen):
     space = get_space("digits")
     arch = space.archs(space.extremes())[1]
-    plan = ProfilePlan("digits", 10, 4, 5, min_occurrences=2, seed=7)
+    plan = ProfilePlan("digits", 10, 4, 5, 2, 7, method="chained", resolutions=(32, 48))
     campaign = Campaign("p1", fleet.target.name, plan, Sampling(n_rounds=3), created_ns=77)
     task = Task(
         "t1", "p1", fleet.target.name, fleet.sha256, PROFILED, Role.COVER, "cover 0",
@@ -169,13 +174,13 @@ def test_rounds_that_are_added_open_a_task_again(fleet):
     ]
     fleet.store.record_reports([fleet.batch(*reports)], now_ns=1)
     assert complete(fleet) == ["first"]
-    fleet.store.add_rounds({second.task_id: 2})
+    fleet.store.add_rounds("first", {second.task_id: 2})
     assert complete(fleet) == []
     (found,) = fleet.store.list_open_tasks()
     assert (found.task, found.n_extra_rounds, found.missing_rounds) == (second, 2, (1, 2))
     assert fleet.store.get_campaign("first").n_visits_wanted == 4
     with pytest.raises(NotFoundError, match="no task 'nope'"):
-        fleet.store.add_rounds({"nope": 1})
+        fleet.store.add_rounds("first", {"nope": 1})
 
 
 def test_rounds_that_are_added_to_a_finished_campaign_let_it_run_again(fleet):
@@ -186,12 +191,125 @@ def test_rounds_that_are_added_to_a_finished_campaign_let_it_run_again(fleet):
     fleet.store.record_reports([fleet.batch(report)], now_ns=1)
     fleet.store.end_campaign("first", CampaignState.FINISHED)
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.FINISHED
-    fleet.store.add_rounds({task.task_id: 1})
+    fleet.store.add_rounds("first", {task.task_id: 1})
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.RUNNING
     fleet.store.end_campaign("first", CampaignState.CANCELLED)
-    fleet.store.add_rounds({task.task_id: 1})
+    fleet.store.add_rounds("first", {task.task_id: 1})
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.CANCELLED
-    fleet.store.add_rounds({})
+    fleet.store.add_rounds("first", {})
+
+
+BREAK = Suspicion(SuspicionKind.BREAK, "a b", "a is slower than b", revisited=True, open=False)
+STRETCH = Suspicion(
+    SuspicionKind.STRETCH,
+    "board",
+    "40 visits",
+    first_ns=3,
+    last_ns=9,
+    doubtful=(("c:1", 1), ("c:12", 1), ("c:1", 2)),
+)
+ONCE = Looked(n_rounds=2, n_visits=2)
+"""What a campaign of two tasks is like that were visited once each."""
+
+
+def visited_once(fleet, n_tasks=2):
+    """A campaign whose tasks have the one visit each that they need."""
+    tasks = fleet.campaign(n_tasks=n_tasks, n_rounds=1)
+    lease = fleet.lease(tasks)
+    reports = [
+        fleet.report(number, lease, fleet.visit(task, 0)) for number, task in enumerate(tasks, 1)
+    ]
+    fleet.store.record_reports([fleet.batch(*reports)], now_ns=1)
+    return tasks
+
+
+def test_what_was_found_is_kept_with_the_rounds_that_follow_from_it(fleet, reopen):
+    _, second = visited_once(fleet)
+    assert fleet.store.get_campaign("first").findings is None
+    found = Findings(
+        (BREAK, STRETCH), entry_error=0.004, n_labels_unknown=2, remarks=("no entry was measured",)
+    )
+    assert fleet.store.settle_campaign("first", found, {second.task_id: 2}, ONCE)
+    store = reopen(fleet.store)
+    status = store.get_campaign("first")
+    assert status.findings == found
+    assert status.campaign.state is CampaignState.RUNNING
+    assert [one.missing_rounds for one in store.list_open_tasks()] == [(1, 2)]
+    assert store.list_campaigns() == [status]
+
+
+def test_a_settled_campaign_without_further_rounds_is_finished(fleet):
+    visited_once(fleet)
+    assert fleet.store.settle_campaign("first", Findings((STRETCH,)), {}, ONCE)
+    status = fleet.store.get_campaign("first")
+    assert (status.campaign.state, status.findings.n_open) == (CampaignState.FINISHED, 1)
+
+
+def test_a_campaign_that_changed_meanwhile_is_not_settled(fleet):
+    first, second = visited_once(fleet)
+    fleet.store.add_rounds("first", {first.task_id: 1})
+    assert not fleet.store.settle_campaign("first", Findings((STRETCH,)), {second.task_id: 1}, ONCE)
+    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    assert not fleet.store.settle_campaign("first", Findings((STRETCH,)), {}, ONCE)
+    status = fleet.store.get_campaign("first")
+    assert (status.campaign.state, status.findings) == (CampaignState.CANCELLED, None)
+    assert status.n_visits_wanted == 3
+    with pytest.raises(NotFoundError, match="no campaign 'nope'"):
+        fleet.store.settle_campaign("nope", Findings(), {}, ONCE)
+
+
+def test_a_settlement_that_names_a_task_of_another_campaign_changes_nothing(fleet):
+    visited_once(fleet)
+    (other,) = fleet.campaign("second", n_tasks=1)
+    with pytest.raises(NotFoundError, match="no task 'second-0'"):
+        fleet.store.settle_campaign("first", Findings((STRETCH,)), {other.task_id: 1}, ONCE)
+    assert fleet.store.get_campaign("first").findings is None
+    assert fleet.store.get_campaign("second").n_visits_wanted == 2
+
+
+def test_a_decision_about_what_a_campaign_was_like_before_is_not_carried_out(fleet):
+    _, second = visited_once(fleet)
+    fleet.store.add_rounds("first", {second.task_id: 1})
+    held = fleet.store.list_active_leases()
+    fleet.store.end_lease(held[0].lease_id, LeaseState.FINISHED)
+    wider = dataclasses.replace(second, sampling=Sampling(n_rounds=2))
+    lease = fleet.lease([wider], "lease-2")
+    report = fleet.report(3, lease, fleet.visit(second, 1))
+    fleet.store.record_reports([fleet.batch(report)], now_ns=2)
+    assert complete(fleet) == ["first"], "the further round is done already"
+    assert not fleet.store.settle_campaign("first", Findings((STRETCH,)), {}, ONCE)
+    for looked in (Looked(3, 2), Looked(2, 3)):
+        assert not fleet.store.settle_campaign("first", Findings(), {second.task_id: 1}, looked)
+    status = fleet.store.get_campaign("first")
+    assert (status.campaign.state, status.findings) == (CampaignState.RUNNING, None)
+    assert fleet.store.settle_campaign("first", Findings((STRETCH,)), {}, Looked(3, 3))
+
+
+def test_what_is_visited_again_on_request_joins_the_findings_at_once(fleet):
+    first, _ = visited_once(fleet)
+    before = dataclasses.replace(STRETCH, last_ns=5, text="fewer visits")
+    assert fleet.store.settle_campaign("first", Findings((BREAK, before)), {}, ONCE)
+    fleet.store.add_rounds("first", {first.task_id: 1}, [STRETCH])
+    status = fleet.store.get_campaign("first")
+    assert (status.campaign.state, status.findings) == (
+        CampaignState.RUNNING,
+        Findings((BREAK, STRETCH)),
+    )
+    with pytest.raises(NotFoundError, match="no task 'nope'"):
+        fleet.store.add_rounds("first", {"nope": 1}, [BREAK])
+    assert fleet.store.get_campaign("first") == status
+    with pytest.raises(NotFoundError, match="no campaign 'nope'"):
+        fleet.store.add_rounds("nope", {})
+
+
+def test_a_task_may_end_with_the_rounds_that_it_has_visits_of(fleet):
+    first, _ = visited_once(fleet)
+    fleet.store.add_rounds("first", {first.task_id: 2})
+    fleet.store.end_task_rounds(first.task_id)
+    assert complete(fleet) == ["first"]
+    assert fleet.store.get_campaign("first").failed == ()
+    with pytest.raises(NotFoundError, match="no task 'nope'"):
+        fleet.store.end_task_rounds("nope")
 
 
 def model_record(fleet, **changes):

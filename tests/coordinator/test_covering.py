@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latlas_coordinator.covering import cover_networks
+from latlas_coordinator.covering import cover_networks, covered_ops
 from latlas_ops import get_space
 from latlas_ops.space import INACTIVE
 
@@ -16,7 +16,7 @@ def occurrences(space, batch):
     return counts
 
 
-@pytest.mark.parametrize("name", ["digits", "ofa-mobilenetv3"])
+@pytest.mark.parametrize("name", ["digits", "ofa-mobilenetv3", "nas-bench-201", "darts"])
 @pytest.mark.parametrize("min_occurrences", [1, 3])
 def test_every_op_occurs_in_enough_networks(name, min_occurrences):
     space = get_space(name)
@@ -43,6 +43,18 @@ def test_ofa_needs_hardly_more_than_nine_networks_per_resolution_and_occurrence(
     assert least <= len(batch) <= 1.1 * least
 
 
+@pytest.mark.parametrize(("name", "most"), [("nas-bench-201", 4), ("darts", 2)])
+def test_cells_need_few_networks_since_one_holds_many_of_their_ops(name, most):
+    space = get_space(name)
+    assert len(cover_networks(space, 1, np.random.default_rng(0))) <= most
+
+
+def test_there_are_as_many_networks_as_asked_for_even_if_fewer_cover_the_space():
+    space = get_space("darts")
+    batch = cover_networks(space, 1, np.random.default_rng(0), least_networks=8)
+    assert len(np.unique(batch.genes, axis=0)) == len(batch) == 8
+
+
 def test_one_network_of_a_space_of_one_is_repeated_as_often_as_wanted():
     from latlas_ops.spaces.mobile import MobileSpace, Stage
 
@@ -52,3 +64,21 @@ def test_one_network_of_a_space_of_one_is_repeated_as_often_as_wanted():
         head_channels=16,
     )  # fmt: skip
     assert len(cover_networks(space, 3, np.random.default_rng(0))) == 3
+
+
+def test_only_the_ops_of_allowed_choices_are_covered():
+    space = get_space("digits")
+    allowed = {space.resolution_gene: [0, 2]}
+    batch = cover_networks(space, 2, np.random.default_rng(0), allowed)
+    assert set(batch.genes[:, space.resolution_gene].tolist()) == {0, 2}
+    counts = occurrences(space, batch)
+    wanted = [op in covered_ops(space, allowed) for op in space.slot_entries.ops]
+    assert (counts[wanted] >= 2).all()
+    assert not counts[np.logical_not(wanted)].any()
+    whole = cover_networks(space, 2, np.random.default_rng(0))
+    assert len(batch) < 0.75 * len(whole)
+
+
+def test_all_ops_are_covered_where_everything_is_allowed():
+    space = get_space("digits")
+    assert covered_ops(space, {}) == space.slot_entries.ops

@@ -25,6 +25,7 @@ from latlas_coordinator.domain import (
     AgentRecord,
     Campaign,
     CampaignState,
+    Findings,
     LatencyModelRecord,
     LeaseItem,
     MeasuredProgram,
@@ -37,6 +38,8 @@ from latlas_coordinator.domain import (
     ReportBatch,
     Role,
     Sampling,
+    Suspicion,
+    SuspicionKind,
     Task,
     TaskFailure,
 )
@@ -254,8 +257,24 @@ def test_campaigns_show_progress_and_why_tasks_failed(store: Store) -> None:
     text = words(page)
     assert "pi5-digits started 2 min ago pi5-ort space digits 3 tasks running" in text
     assert "5 of 12, 41 %" in text
-    assert "nothing that can be measured ✗ 1 mine: no runtime can load <it>" in text
+    assert "nothing that can be measured not looked at ✗ 1 mine: no runtime can load <it>" in text
     assert "<it>" not in page
+
+
+def test_campaigns_show_what_was_suspicious_and_how_precise_they_are(store: Store) -> None:
+    fill(store)
+    suspicions = (
+        Suspicion(SuspicionKind.BREAK, "a b", "<a> is slower than b", revisited=True),
+        Suspicion(SuspicionKind.STRETCH, "d", "9 visits in a row", revisited=True, open=False),
+    )
+    found = Findings(suspicions, entry_error=0.004, label_error=None)
+    status = dataclasses.replace(store.list_campaigns()[0], findings=found)
+    page = views.campaigns([status], NOW_NS)
+    text = words(page)
+    assert "2 found, 2 visited again, 1 is left <a> is slower than b 9 visits in a row" in text
+    assert "(settled)" in text
+    assert "entries' noise costs a network 0.4 %" in text
+    assert "<a>" not in page
 
 
 def test_latency_models_show_their_error_beside_the_label_noise(store: Store) -> None:

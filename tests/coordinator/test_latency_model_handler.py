@@ -1,5 +1,7 @@
 """Latency models from a campaign whose device is made up: every op takes a known time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,9 @@ from latlas_ops.errors import (
     InvalidInputError,
     NotFoundError,
     SpaceMismatchError,
+    UnknownOpError,
 )
+from latlas_ops.space import ArchBatch
 
 SPACE = get_space("digits")
 
@@ -187,3 +191,77 @@ def test_what_is_no_model_is_not_imported(store):
 def test_a_format_that_does_not_exist_is_refused(store, table):
     with pytest.raises(InvalidInputError):
         latency_models.export_model(store, ModelCache(), "t1", "papyrus")
+
+
+# -- some resolutions only -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def part(store, imagined):
+    """A campaign `part` that measured ops at the smallest and the largest resolution."""
+    plan = dataclasses.replace(imagined.plan, resolutions=(32, 48))
+    start_campaign(store, CampaignDefinition("part", "bench-ort", plan, Sampling(2)), 0)
+    assert store.get_campaign("part").campaign.plan == plan
+    imagined.measure(store, "part")
+    return latency_models.build_table(store, "part-table", "part", now_ns=7)
+
+
+def between():
+    batch = SPACE.sample(60, np.random.default_rng(5))
+    return ArchBatch(SPACE, batch.genes[batch.genes[:, SPACE.resolution_gene] == 1])
+
+
+def test_a_table_of_some_resolutions_knows_what_is_missing(store, part, table):
+    assert part.n_entries < table.n_entries
+    assert part.calibrated
+    assert 0 < part.validation.n_networks < 12, "it answers for what it measured"
+    model = ModelCache().get(store, "part-table")
+    missing = model.missing(SPACE)
+    assert len(missing) == table.n_entries - part.n_entries
+    assert all(map(model.interpolation.reaches, missing))
+    assert model.interpolation_check.n_networks == 3, "half of the calibration networks"
+    assert model.interpolation_check.mape < 0.02
+
+
+def test_what_lies_between_is_refused_unless_interpolation_is_asked_for(store, part, imagined):
+    models, batch = ModelCache(), between()
+    with pytest.raises(UnknownOpError, match="can be interpolated"):
+        latency_models.predict(store, models, "part-table", batch, level=0.9, allow_estimates=False)
+    networks = [SPACE.network(arch) for arch in SPACE.archs(batch)]
+    truth_ms = [imagined.network_ms(network) for network in networks]
+    for subjects in (batch, networks):
+        found = latency_models.predict(
+            store,
+            models,
+            "part-table",
+            subjects,
+            level=0.9,
+            allow_estimates=False,
+            interpolate=True,
+        )
+        np.testing.assert_allclose(found.mean_ms, truth_ms, rtol=0.03)
+        assert (found.interpolated_ms > 0.5 * found.mean_ms).all()
+        assert not found.estimated_ms.any()
+    with pytest.raises(UnknownOpError):
+        latency_models.predict(store, models, "part-table", batch, level=0.9, allow_estimates=False)
+
+
+def test_a_table_is_built_with_interpolated_entries_on_request(store, part, table):
+    record = latency_models.build_table(store, "filled", "part", now_ns=8, interpolate=True)
+    assert record.n_entries == table.n_entries
+    assert record.validation.n_networks == 12
+    assert record.validation.mape < 0.02
+    model = ModelCache().get(store, "filled")
+    assert model.n_interpolated == table.n_entries - part.n_entries
+    data, _ = latency_models.export_model(store, ModelCache(), "filled", "csv")
+    assert data.count(b",interpolated\n") == model.n_interpolated
+    assert b"# interpolated: " in data
+
+
+def test_a_predictor_has_no_entries_to_interpolate(store, part):
+    latency_models.fit_predictor(store, "part-macs", "part", kind="macs", seed=0, now_ns=8)
+    with pytest.raises(InvalidInputError, match="'part-macs' is a predictor"):
+        latency_models.predict(
+            store, ModelCache(), "part-macs", between(), level=0.9, allow_estimates=False,
+            interpolate=True,
+        )  # fmt: skip

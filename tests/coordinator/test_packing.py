@@ -1,7 +1,15 @@
-"""Conditions as a database column holds them."""
+"""Conditions and devices as database columns hold them."""
 
-from latlas_coordinator.storage.packing import conditions_from_json, conditions_to_json
-from latlas_latency.measurement import Conditions
+import dataclasses
+import json
+
+from latlas_coordinator.storage.packing import (
+    conditions_from_json,
+    conditions_to_json,
+    device_from_json,
+    device_to_json,
+)
+from latlas_latency.measurement import Conditions, Device
 
 FULL = Conditions(
     clock_mhz=2400.0,
@@ -15,6 +23,11 @@ FULL = Conditions(
     memory_stall_share=0.0,
     power_mode="nvpmodel-2",
     online_cores=4,
+    max_clock_mhz=2400.0,
+    gpu_clock_mhz=1410.0,
+    other_gpu_share=0.0,
+    other_gpu_memory_bytes=0,
+    available_gpu_memory_bytes=40 << 30,
 )
 FIRST_RELEASE = {
     "clock_mhz": 2596.124,
@@ -30,6 +43,26 @@ def test_all_conditions_are_stored():
 
 def test_conditions_that_the_first_release_stored_are_read():
     assert conditions_from_json(FIRST_RELEASE) == Conditions(**FIRST_RELEASE)
+
+
+def test_a_device_is_stored_with_its_cores_and_read_without():
+    device = Device(
+        device_id="b1",
+        fingerprint="f00",
+        device_model="Pi 5",
+        host_name="lab",
+        operating_system="Linux 6.1",
+        architecture="aarch64",
+        n_cores=2,
+        memory_bytes=8 << 30,
+        power_mode="default",
+        runtimes=(),
+        cores=(1, 3),
+    )
+    record = json.loads(json.dumps(device_to_json(device)))
+    assert device_from_json(record) == device
+    del record["cores"]  # as the first release stored it
+    assert device_from_json(record) == dataclasses.replace(device, cores=())
 
 
 def test_conditions_of_a_newer_version_are_passed_over():

@@ -201,14 +201,17 @@ def test_a_campaign_that_is_not_there_is_not_found(server, bench, call):
         list(answer)
 
 
-def test_a_runtime_without_node_times_cannot_be_profiled(server, bench):
+def test_a_runtime_without_node_times_cannot_be_profiled_in_situ(server, bench):
     import dataclasses
 
     plain = dataclasses.replace(bench.capability, per_node_times=False)
     bench.attached(server, devices=(bench.device(runtimes=(plain,)),))
     bench.add_target(server)
-    with bench.refused("RuntimeUnavailableError", "does not time single nodes"):
-        profile(server)
+    wanted = query_pb2.ProfilePlan()
+    wanted.CopyFrom(PLAN)
+    wanted.method = "in-situ"
+    with bench.refused("RuntimeUnavailableError", "does not time single nodes; measure ops in ch"):
+        profile(server, plan=wanted)
 
 
 def test_watching_sees_a_campaign_from_start_to_end(server, bench, agent):

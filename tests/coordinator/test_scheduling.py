@@ -196,6 +196,15 @@ def test_a_task_that_failed_too_often_is_given_up_for_its_last_reason():
     assert handed_out(decision) == {("t1", 0): 1, ("t1", 1): 1}
 
 
+def test_a_measured_task_that_fails_in_further_visits_only_loses_these():
+    failure = TaskFailure("t0", *CRASH)
+    visited = frozenset({0, 1})
+    failed = task("t0", attempts=2, last_failure=failure, visited=visited, n_extra_rounds=1)
+    decision = decide([failed], [device("a")])
+    assert (decision.given_up, decision.measured_enough) == ((), ("t0",))
+    assert decision.leases == ()
+
+
 def test_a_lease_holds_no_more_tasks_than_allowed():
     policy = dataclasses.replace(POLICY, max_tasks=5)
     [new] = decide([task(f"t{i}") for i in range(9)], [device("a")], policy=policy).leases

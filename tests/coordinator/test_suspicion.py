@@ -7,7 +7,9 @@ import pytest
 from latlas_coordinator.domain import CampaignState, Role, Sampling, VisitSummary
 from latlas_coordinator.handlers import latency_models, suspicion
 from latlas_coordinator.handlers.campaigns import CampaignDefinition, start_campaign
+from latlas_coordinator.handlers.measurements import list_measurements
 from latlas_coordinator.storage import open_store
+from latlas_coordinator.suspecting import Stretch, find_stretches
 from latlas_latency.formats import dump_latency_model, load_latency_model
 from latlas_ops.errors import ConflictError, InvalidInputError
 
@@ -121,10 +123,31 @@ def test_a_stretch_of_slow_visits_is_found(store):
         dataclasses.replace(visit, median_ns=1_300_000 + number)
         for number, visit in enumerate(visits[60:90])
     ]
-    (stretch,) = suspicion._stretches(visits)
-    assert (stretch.device_id, len(stretch.task_ids)) == ("board", 30)
+    (stretch,) = find_stretches(visits)
+    assert (stretch.device_id, len(stretch.visits)) == ("board", 30)
     assert (stretch.first_visit_ns, stretch.last_visit_ns) == (60, 89)
     assert stretch.ratio == pytest.approx(1.3, rel=0.01)
+
+
+def test_a_stretch_visited_again_on_request_is_kept_as_a_finding_that_tables_pass_over(
+    store, monkeypatch
+):
+    tasks = [progress.task.task_id for progress in store.list_tasks("p1")][:4]
+    doubtful = tuple((task_id, 1) for task_id in tasks)
+    stretch = Stretch("imagined", 0, 9, 1.2, doubtful, doubtful)
+    found = suspicion.Suspicions((), (stretch,), (), {})
+    assert suspicion.requeue(store, "t1", found) == suspicion.Requeued("p1", 4)
+    (kept,) = store.get_campaign("p1").findings.suspicions
+    assert (kept.revisited, kept.doubtful) == (True, tuple(sorted(doubtful)))
+    left_out = [len(one.left_out) for one in list_measurements(store, "p1")]
+    assert not any(left_out), "until they are taken"
+    again = VisitSummary("", 2, "imagined", 99, 1_000_000, 5)
+    summaries = store.list_visit_summaries("p1")
+    summaries += [dataclasses.replace(again, task_id=task_id) for task_id in tasks]
+    monkeypatch.setattr(store, "list_visit_summaries", lambda name: summaries)
+    left_out = [one.left_out for one in list_measurements(store, "p1")]
+    assert [[visit.round for visit in found] for found in left_out[:4]] == [[1]] * 4
+    assert not any(left_out[4:])
 
 
 def test_an_imported_table_is_looked_at_but_cannot_be_visited_again(store):

@@ -126,6 +126,8 @@ def run_command(line: str) -> None:
     arguments = words[1:]
     if arguments[:2] == ["campaign", "start"] and "--space" in arguments:
         arguments += [*FAST_PROFILE, "--watch"]
+        if "--target-error" in arguments:  # noise cannot be told from two rounds
+            arguments += ["--rounds", "3"]
     if arguments[:2] == ["table", "validate"]:
         arguments += FAST_VALIDATION
     if arguments[:2] == ["table", "revalidate"]:

@@ -14,7 +14,9 @@ import pytest
 
 import latlas
 from latlas_latency.calibration import Calibration, fit_affine
+from latlas_latency.entries import INTERPOLATED, MEASURED
 from latlas_latency.formats import dump_latency_model, export_latency_model
+from latlas_latency.interpolation_error import InterpolationCheck
 from latlas_latency.predictors.features import arch_features
 from latlas_latency.predictors.linear import fit_linear
 from latlas_latency.predictors.macs import fit_macs
@@ -52,7 +54,16 @@ def words(repository: Path) -> set[str]:
 def table() -> LookupTable:
     """A table of made-up figures that has everything a table may have."""
     entries = tuple(
-        TableEntry(op, 1e-3 + op_cost(op).macs * 1e-8, 1e-4, 3, 9) for op in SPACE.slot_entries.ops
+        TableEntry(
+            op,
+            1e-3 + op_cost(op).macs * 1e-8,
+            1e-4,
+            3,
+            9,
+            MEASURED if number else INTERPOLATED,
+            error_ms=1e-4 if number else None,
+        )
+        for number, op in enumerate(SPACE.slot_entries.ops)
     )
     sums = np.array([1.0, 2.0, 4.0])
     return LookupTable(
@@ -62,6 +73,7 @@ def table() -> LookupTable:
         Calibration(fit_affine(sums, 0.1 + 1.05 * sums, "calibration"), 0.01),
         TableConditions(1, 2, ("device",), 3, 4, 0.01, 0.01, True, ProfilerCost(1, 1, 4), 0.0),
         Validation(**FIGURES),
+        InterpolationCheck(3, 0.01, 0.0),
     )
 
 

@@ -1,4 +1,4 @@
-"""A board that holds the wheel with the agent's extra alone works for a coordinator elsewhere."""
+"""A board that holds the wheel with an agent's extra alone works for a coordinator elsewhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import latlas
+from latlas_ops import get_space
 
 TWO_SHORT_ROUNDS = latlas.Sampling(
     n_rounds=2, n_extra_rounds=0, warmup_runs=1, min_runs=2, min_duration_ns=1_000_000
@@ -104,3 +106,37 @@ def test_a_board_with_the_wheel_measures_a_campaign(
         assert all(visit.median_ns > 0 for row in measured for visit in row.visits)
         boards = {visit.device_id for row in measured for visit in row.visits}
         assert boards == {board.device.device_id}
+
+
+def test_a_board_with_tflite_runtime_measures_model_files(
+    tmp_path: Path, tflite_environment: Path, coordinator: str
+) -> None:
+    writer = pytest.importorskip(
+        "latlas_ops.writers.tflite_writer", reason="the writer of TFLite models is missing"
+    )
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert, which writes models, is missing")
+    space = get_space("digits")
+    models = [
+        writer.write_tflite(space.network(arch)).model_bytes
+        for arch in space.archs(space.sample(2, np.random.default_rng(1)))
+    ]
+    command: list[str | Path] = [tflite_environment / "latlas-agent", "run"]
+    command += ["--coordinator", coordinator, "--state-dir", tmp_path / "board"]
+    with (
+        running(command, tmp_path / "agent.log") as agent,
+        latlas.connect(coordinator, wait_s=30) as lab,
+    ):
+        eventually("the board joins", lambda: any(s.connected for s in lab.devices()), agent)
+        (board,) = lab.devices()
+        (runtime,) = board.device.runtimes
+        assert (runtime.runtime, runtime.version) == ("tflite-runtime", "2.14.0")
+
+        programs = [(lab.upload(model, "tflite"), f"network {i}") for i, model in enumerate(models)]
+        for provider in ("xnnpack", "builtin"):
+            lab.add_target(provider, runtime="tflite-runtime", provider=provider)
+            lab.start_measure(provider, provider, programs, TWO_SHORT_ROUNDS)
+            eventually("it ends", lambda name=provider: not lab.campaign(name).is_running, agent)
+            assert (lab.campaign(provider).state, lab.campaign(provider).failed) == ("finished", ())
+            measured = lab.measurements(provider)
+            assert len(measured) == len(models)
+            assert all(visit.median_ns > 0 for row in measured for visit in row.visits)

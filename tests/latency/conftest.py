@@ -19,6 +19,8 @@ from latlas_latency.measurement import (
     Visit,
 )
 from latlas_latency.observations import Observation
+from latlas_latency.table import LookupTable
+from latlas_latency.table_building import build_table
 from latlas_ops import ArchBatch, Network, OpSpec, SearchSpace, get_space
 from latlas_ops.graph import Node
 from latlas_ops.lowering import lower
@@ -258,3 +260,15 @@ def campaigner(space: SearchSpace, target: Target) -> Campaigner:
 def campaign(campaigner: Campaigner) -> Campaign:
     """One ordinary sitting of three rounds on one board."""
     return campaigner.run(SimulatedBoard(seed=1))
+
+
+@pytest.fixture(scope="session")
+def table(campaign: Campaign) -> LookupTable:
+    """The calibrated table of `campaign`."""
+    return build_table(
+        profiled=campaign.profiled,
+        plain=campaign.plain,
+        calibration=campaign.calibration,
+        target=campaign.target,
+        space=campaign.space,
+    )

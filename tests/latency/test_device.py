@@ -42,12 +42,20 @@ def test_a_device_that_offers_what_a_target_needs_serves_it(target):
         ("provider", "CUDA", "needs provider 'CUDA'; .* offers: CPUExecutionProvider"),
         ("precision", "int8", "needs precision 'int8'; .* offers: fp32"),
         ("graph_level", "disabled", "needs graph_level 'disabled'; .* offers: basic, all"),
-        ("cores", (0, 4), "pins core 4; .* has 4 cores"),
+        ("cores", (0, 4), "pins core 4; .* offers cores: 0, 1, 2, 3$"),
     ],
 )
 def test_what_a_device_lacks_is_named(target, field, value, complaint):
     with pytest.raises(RuntimeUnavailableError, match=complaint):
         DEVICE.require_capable(dataclasses.replace(target, **{field: value}))
+
+
+def test_cores_are_those_that_the_device_really_offers(target):
+    """Some may be switched off, or belong to another container."""
+    sparse = dataclasses.replace(DEVICE, n_cores=2, cores=(4, 6))
+    assert sparse.require_capable(dataclasses.replace(target, cores=(6,))) is CAPABILITY
+    with pytest.raises(RuntimeUnavailableError, match=r"pins core 1; .* offers cores: 4, 6$"):
+        sparse.require_capable(dataclasses.replace(target, cores=(1,)))
 
 
 def test_a_device_without_runtimes_says_so(target):

@@ -13,6 +13,7 @@ from latlas_latency.measurement import (
     Visit,
     kept_visits,
     usual_clocks_mhz,
+    usual_gpu_clocks_mhz,
     visit_flags,
 )
 from latlas_ops.errors import InvalidInputError
@@ -65,10 +66,16 @@ def rounds(found):
         ({"clock_mhz": 1500.0}, {Flag.SLOW_CLOCK}),
         ({"clock_mhz": 2300.0}, set()),
         ({"clock_mhz": 1500.0, "throttled": True}, {Flag.SLOW_CLOCK, Flag.THROTTLED}),
+        ({"other_gpu_share": 0.2}, {Flag.CROWDED}),
+        ({"other_gpu_share": 0.05}, set()),
+        ({"gpu_clock_mhz": 1000.0}, {Flag.SLOW_CLOCK}),
+        ({"gpu_clock_mhz": 1400.0}, set()),
     ],
 )
 def test_each_bad_state_has_its_flag(change, flags):
-    found = visit_flags(dataclasses.replace(QUIET, **change), usual_clock_mhz=2400.0)
+    found = visit_flags(
+        dataclasses.replace(QUIET, **change), usual_clock_mhz=2400.0, usual_gpu_clock_mhz=1410.0
+    )
     assert found == flags
 
 
@@ -101,7 +108,13 @@ def test_a_whole_core_that_one_wants_to_allow_is_no_flag():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("other_cores", 0.0), ("waiting_share", -1.0), ("clock_share", 1.0), ("clock_share", 0.0)],
+    [
+        ("other_cores", 0.0),
+        ("other_gpu_share", 0.0),
+        ("waiting_share", -1.0),
+        ("clock_share", 1.0),
+        ("clock_share", 0.0),
+    ],
 )
 def test_a_threshold_that_flags_everything_or_nothing_is_refused(field, value):
     with pytest.raises(InvalidInputError, match=field):
@@ -114,6 +127,15 @@ def test_the_usual_clock_is_each_devices_own():
         visit(dataclasses.replace(QUIET, clock_mhz=mhz), device_id=device) for mhz, device in clocks
     ]
     assert usual_clocks_mhz(seen) == {"b1": 2400.0, "b2": 600.0}
+
+
+def test_the_usual_clock_of_a_gpu_is_told_from_the_visits_that_ran_on_it():
+    on_gpu = [visit(dataclasses.replace(QUIET, gpu_clock_mhz=mhz)) for mhz in (1400.0, 1400.0, 900)]
+    given = [*on_gpu, *visits(QUIET, QUIET)]
+    assert usual_gpu_clocks_mhz(given) == {"b1": 1400.0}
+    assert usual_clocks_mhz(given) == {"b1": 2400.0}
+    assert kept_visits(given).left_out == (on_gpu[2],)
+    assert kept_visits(given, gpu_clocks_mhz={}).left_out == ()
 
 
 # -- what tables are built from ------------------------------------------------------------------

@@ -22,7 +22,6 @@ from latlas_latency.predictors.linear import fit_linear
 from latlas_latency.predictors.macs import fit_macs
 from latlas_latency.predictors.mlp import fit_mlp
 from latlas_latency.table import LookupTable, TableEntry
-from latlas_latency.table_building import build_table
 from latlas_latency.validation import Validation
 from latlas_ops import OpSpec, get_space
 from latlas_ops.costs import op_cost, space_costs
@@ -32,15 +31,8 @@ NAN = math.nan
 
 
 @pytest.fixture(scope="module")
-def table(campaign):
-    built = build_table(
-        profiled=campaign.profiled,
-        plain=campaign.plain,
-        calibration=campaign.calibration,
-        target=campaign.target,
-        space=campaign.space,
-    )
-    return built.with_validation(validate(built, campaign.validation, campaign.space))
+def table(table, campaign):
+    return table.with_validation(validate(table, campaign.validation, campaign.space))
 
 
 @pytest.fixture(scope="module")

@@ -279,6 +279,14 @@ def test_inactive_genes_are_all_zero_in_the_choices(space):
         start += size
 
 
+def test_choices_are_named_by_their_values_or_their_labels(space):
+    names = choice_names(space)
+    gene = space.genes[0]
+    assert names[: len(gene.choices)] == tuple(f"{gene.name}={one}" for one in gene.choices)
+    named = choice_names(get_space("nas-bench-201"))
+    assert named[:2] == ("edge0-1.op=none", "edge0-1.op=skip_connect")
+
+
 def test_area_is_relative_to_the_largest_resolution(space):
     area = arch_features(space.extremes()).area
     np.testing.assert_allclose(area, [(32 / 48) ** 2, 1])

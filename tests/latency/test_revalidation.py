@@ -8,31 +8,20 @@ import pytest
 
 from latlas_latency.comparison import validate
 from latlas_latency.measurement import PLAIN
+from latlas_latency.methods import ALONE
 from latlas_latency.observations import labels_of_rounds
+from latlas_latency.rescaling import carried_over, rescaled
 from latlas_latency.revalidation import (
     SESSION_DRIFT,
     Expectation,
     Revalidation,
-    carried_over,
     judge,
-    rescaled,
     revalidate,
 )
-from latlas_latency.table_building import build_table
+from latlas_latency.session import CONSTANT_SHARE
 from latlas_ops.errors import InvalidInputError, TargetMismatchError, UnknownOpError
 
 N_NETWORKS = 10
-
-
-@pytest.fixture(scope="module")
-def table(campaign):
-    return build_table(
-        profiled=campaign.profiled,
-        plain=campaign.plain,
-        calibration=campaign.calibration,
-        target=campaign.target,
-        space=campaign.space,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +151,7 @@ def test_an_uncalibrated_table_is_never_valid_and_calibrated_by_the_factor(table
 # -- many trials on bare figures -------------------------------------------------------------
 
 
-def trials(rng, n_trials, *, noise=0.01, residual=0.01, change=1.0, spread=0.0):
+def trials(rng, n_trials, *, noise=0.01, residual=0.01, change=1.0, spread=0.0, constant=0.0):
     """Judgements of `n_trials` sessions on a device that became `change` times as slow.
 
     Args:
@@ -170,12 +159,16 @@ def trials(rng, n_trials, *, noise=0.01, residual=0.01, change=1.0, spread=0.0):
         residual: the table's own error.
         change: factor, a number or one per trial.
         spread: standard deviation of what ops moved against one another.
+        constant: standard deviation of what every network takes longer, as a share of a middling
+            latency.
     """
     shape = (n_trials, N_NETWORKS)
     logs = rng.normal(0, math.hypot(noise, residual), shape)
     logs += rng.normal(0, SESSION_DRIFT, (n_trials, 1)) + rng.normal(0, spread, shape)
     logs += np.log(np.broadcast_to(change, n_trials))[:, None]
     predicted_ms = rng.uniform(1, 10, shape)
+    centres_ms = 1 / np.mean(1 / predicted_ms, axis=1, keepdims=True)
+    logs += rng.normal(0, constant, (n_trials, 1)) * (centres_ms / predicted_ms - 1)
     calibration = rng.normal(0, 0.005, (n_trials, 1))
     # As it is found from eight networks, and drawn towards the typical.
     own = math.hypot(noise, residual) ** 2 * rng.chisquare(6, n_trials) / 6
@@ -198,6 +191,41 @@ def share(found, verdict):
 def test_false_alarms_are_rare(noise, residual):
     found = trials(np.random.default_rng(7), 400, noise=noise, residual=residual)
     assert share(found, "valid") >= 0.98
+
+
+def test_nothing_is_put_down_to_drift_where_something_changed():
+    predicted_ms = np.linspace(1, 10, N_NETWORKS)
+    expectation = Expectation(0.01, 16, np.full(N_NETWORKS, 0.005))
+    known = judge(0.93 * predicted_ms, predicted_ms, expectation, noise=0.01, changed=["threads"])
+    unknown = judge(0.93 * predicted_ms, predicted_ms, expectation, noise=0.01)
+    assert (known.verdict, unknown.verdict) == ("rescale", "valid")
+    same = judge(predicted_ms, predicted_ms, expectation, noise=0.01, changed=["threads"])
+    assert same.verdict == "valid"
+    assert "no more than their noise explains" in same.reason
+
+
+def test_ops_measured_alone_are_not_excused_by_their_known_bias(table, measure):
+    def traded(board, network, ms):
+        kernels = [op.integer("kernel") for op in network.ops[1:-1]]
+        return ms * (1.15 if np.mean(kernels) > 5 else 0.85)
+
+    conditions = dataclasses.replace(table.conditions, method=ALONE)
+    alone = dataclasses.replace(table, calibration=None, conditions=conditions)
+    assert revalidate(alone, measure(traded, seed=5)).verdict == "rebuild"
+
+
+def test_small_and_large_networks_may_drift_apart_as_between_two_sessions():
+    found = trials(np.random.default_rng(12), 400, noise=0.005, constant=CONSTANT_SHARE)
+    assert share(found, "valid") >= 0.98
+    assert np.std([one.constant_share for one in found]) == pytest.approx(CONSTANT_SHARE, rel=0.2)
+
+
+def test_a_price_on_every_network_is_no_factor():
+    found = trials(np.random.default_rng(13), 50, noise=0.005, constant=0.4)
+    apart = [one for one in found if abs(one.constant_share) > 0.15]
+    assert len(apart) >= 25
+    assert all(one.verdict == "rebuild" for one in apart)
+    assert any("small and large networks moved apart by" in one.reason for one in apart)
 
 
 @pytest.mark.parametrize(("noise", "residual"), [(0.005, 0.01), (0.02, 0.015)])

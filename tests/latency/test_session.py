@@ -8,20 +8,14 @@ import pytest
 
 from latlas_latency.comparison import validate
 from latlas_latency.measurement import PLAIN
-from latlas_latency.session import LEAST_NETWORKS, calibrated_in_session, within_session
-from latlas_latency.table_building import build_table
+from latlas_latency.session import (
+    LABEL_NOISE,
+    LEAST_NETWORKS,
+    calibrated_in_session,
+    residual_at_noise,
+    within_session,
+)
 from latlas_latency.validation import BEFORE_SESSION
-
-
-@pytest.fixture(scope="module")
-def table(campaign):
-    return build_table(
-        profiled=campaign.profiled,
-        plain=campaign.plain,
-        calibration=campaign.calibration,
-        target=campaign.target,
-        space=campaign.space,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +92,45 @@ def test_without_a_calibration_or_with_few_networks_there_is_nothing_to_scale(ta
     seen = campaign.validation[:10]
     assert calibrated_in_session(raw, networks(seen), [s.latency_ms for s in seen]) is None
     assert within_session(raw) is raw
+
+
+def test_a_residual_holds_the_noise_of_the_labels_that_it_is_about(table):
+    def with_noise(residual, noise):
+        fit = dataclasses.replace(table.calibration.fit, residual=residual)
+        return dataclasses.replace(
+            table,
+            calibration=dataclasses.replace(table.calibration, fit=fit),
+            conditions=dataclasses.replace(
+                table.conditions, label_noise=noise, common_mode_free_noise=noise
+            ),
+        )
+
+    once = with_noise(0.02, 0.01)
+    assert residual_at_noise(once, 0.01) == pytest.approx(0.02)
+    assert residual_at_noise(once, math.nan) == 0.02
+    own = math.sqrt(0.02**2 - (LABEL_NOISE * 0.01) ** 2)
+    assert residual_at_noise(once, 0.0) == pytest.approx(own)
+    assert residual_at_noise(once, 0.03) == pytest.approx(math.hypot(own, LABEL_NOISE * 0.03))
+    # Labels as noisy as the residual leave what sums of entries err by at least.
+    assert residual_at_noise(with_noise(0.02, 0.03), 0.0) == pytest.approx(0.005)
+    unknown = dataclasses.replace(once, conditions=None)
+    assert residual_at_noise(unknown, 0.0) == 0.02
+
+
+def test_noise_is_that_of_the_labels_as_they_are_used(table):
+    conditions = dataclasses.replace(
+        table.conditions, label_noise=0.02, common_mode_free_noise=0.01, drift_removed=True
+    )
+    assert conditions.noise == 0.01
+    assert dataclasses.replace(conditions, drift_removed=False).noise == 0.02
+
+
+def test_intervals_of_a_noisy_session_are_wider(table, slow_session):
+    unseen, anchors = slow_session
+    latency_ms = [anchor.latency_ms for anchor in anchors]
+    widths = []
+    for noise in (0.002, 0.03):
+        found = calibrated_in_session(table, networks(anchors), latency_ms, noise)
+        prediction = found.table.predict(networks(unseen))
+        widths.append(np.mean((prediction.upper_ms - prediction.lower_ms) / prediction.mean_ms))
+    assert widths[1] > 1.3 * widths[0]

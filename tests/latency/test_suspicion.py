@@ -8,12 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from latlas_latency.entries import INTERPOLATED, TableEntry
 from latlas_latency.suspicion import (
     disagreements,
     find_shifts,
     monotonicity_breaks,
 )
-from latlas_latency.table import INTERPOLATED, TableEntry
 from latlas_latency.table_building import build_table
 from latlas_ops import OpSpec
 from latlas_ops.errors import InvalidInputError

@@ -250,6 +250,7 @@ def test_interpolated_milliseconds_are_counted_apart(table, batch, space):
         ({"mean_ms": 0.0}, "mean_ms 0.0 is not positive"),
         ({"mean_ms": np.nan}, "mean_ms nan is not positive"),
         ({"spread_ms": -0.1}, "spread_ms -0.1 is negative"),
+        ({"error_ms": -0.1}, "error_ms -0.1 is negative"),
         ({"kind": "guessed"}, "kind 'guessed' is not one of measured, interpolated"),
     ],
 )

@@ -32,11 +32,6 @@ def build(campaign, **changes):
 
 
 @pytest.fixture(scope="module")
-def table(campaign):
-    return build(campaign)
-
-
-@pytest.fixture(scope="module")
 def calm(campaigner, make_board):
     """A sitting with little noise."""
     board = make_board(seed=2, noise=0.002, drift=0.01, burst_share=0)
@@ -176,7 +171,7 @@ def test_architectures_of_another_space_are_refused(campaign):
 
 
 def test_a_calibration_network_beyond_the_covers_is_named(campaign):
-    with pytest.raises(UnknownOpError, match=r"beyond the cover networks: .* mbconv\("):
+    with pytest.raises(UnknownOpError, match=r"beyond what the entries .*: .* mbconv\("):
         build(campaign, profiled=campaign.profiled[:3])
 
 

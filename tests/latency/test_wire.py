@@ -28,6 +28,11 @@ FULL = Conditions(
     memory_stall_share=0.125,
     power_mode="nvpmodel-2",
     online_cores=4,
+    max_clock_mhz=2400.0,
+    gpu_clock_mhz=1410.0,
+    other_gpu_share=0.0,
+    other_gpu_memory_bytes=0,
+    available_gpu_memory_bytes=40 << 30,
 )
 VISIT = Visit(
     task_id="t1",
@@ -80,7 +85,8 @@ def test_a_condition_that_the_device_does_not_say_stays_unknown(field):
 
 
 def test_a_visit_of_an_older_agent_is_read_and_says_less():
-    old = ("waiting_share", "memory_stall_share", "power_mode", "online_cores")
+    fields = [field.name for field in dataclasses.fields(Conditions)]
+    old = fields[fields.index("waiting_share") :]
     message = wire.visit_to_message(VISIT)
     for field in old:
         message.conditions.ClearField(field)
@@ -118,6 +124,7 @@ def test_a_device_survives_the_wire():
             RuntimeCapability("onnxruntime", "1.32.0", ("A", "B"), ("fp32",), ("all",), (), True),
             RuntimeCapability("litert", "2.3", (), (), (), ("tflite",), False),
         ),
+        cores=(0, 1, 4, 5),
     )
     assert wire.device_from_message(through_bytes(wire.device_to_message(device))) == device
 

@@ -54,6 +54,24 @@ EXAMPLES = {
     "head-features": OpSpec.of(
         "head", (16, 4, 4), expanded_channels=32, feature_channels=48, classes=10
     ),
+    "activation": OpSpec.of("activation", (4, 5, 7)),
+    "add": OpSpec.of("add", (4, 5, 7), (4, 5, 7)),
+    "add-four": OpSpec.of("add", *[(4, 5, 7)] * 4),
+    "concat": OpSpec.of("concat", *[(3, 5, 7)] * 3),
+    "zero": OpSpec.of("zero", (4, 5, 7)),
+    "conv-add": OpSpec.of("conv_add", (8, 7, 9), (8, 7, 9), out_channels=8, kernel=3),
+    "sep-conv": OpSpec.of("sep_conv", (8, 9, 7), out_channels=12, kernel=5),
+    "sep-conv-stride": OpSpec.of("sep_conv", (8, 9, 7), out_channels=8, kernel=3, stride=2),
+    "dil-conv": OpSpec.of("dil_conv", (8, 9, 7), out_channels=12, kernel=3),
+    "dil-conv-stride": OpSpec.of("dil_conv", (8, 10, 6), out_channels=8, kernel=5, stride=2),
+    "dil-conv-wide": OpSpec.of("dil_conv", (4, 3, 5), out_channels=4, kernel=3, dilation=4),
+    "factorized-reduce": OpSpec.of("factorized_reduce", (6, 8, 10), out_channels=8),
+    "factorized-reduce-plain": OpSpec.of(
+        "factorized_reduce", (6, 2, 2), out_channels=2, activation="none"
+    ),
+    "reduction-block": OpSpec.of("reduction_block", (6, 8, 10), out_channels=12),
+    "classifier": OpSpec.of("classifier", (8, 4, 6), classes=5),
+    "classifier-norm": OpSpec.of("classifier", (8, 4, 4), classes=5, norm=True, activation="relu"),
 }
 
 

@@ -16,6 +16,17 @@ def test_a_chain_wires_each_op_to_the_one_before() -> None:
     assert network.input_shape == (3, 8, 8)
 
 
+def test_an_op_with_several_inputs_reads_the_one_before_it_in_all_of_them() -> None:
+    network = Network.chain([OpSpec.of("add", *[(4, 4, 4)] * 3), SECOND])
+    assert network.wiring == ((NETWORK_INPUT,) * 3, (0,))
+
+
+def test_one_input_of_two_shapes_is_refused() -> None:
+    concat = OpSpec.of("concat", (4, 4, 4), (2, 4, 4))
+    with pytest.raises(InvalidInputError, match=r"expects \(2, 4, 4\), the input gives"):
+        Network.chain([concat])
+
+
 def test_json_leads_back_to_the_network() -> None:
     network = Network.chain([FIRST, SECOND])
     again = Network.from_json(network.to_json())

@@ -1,11 +1,21 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from latlas_ops import SPACE_NAMES, ArchBatch, ArchConfig, SearchSpace, get_space
+from latlas_ops import (
+    SPACE_NAMES,
+    ArchBatch,
+    ArchConfig,
+    Network,
+    OpSpec,
+    SearchSpace,
+    get_space,
+)
 from latlas_ops.errors import InvalidInputError, SpaceMismatchError
-from latlas_ops.space import INACTIVE, Gene
+from latlas_ops.network import NETWORK_INPUT
+from latlas_ops.space import INACTIVE, Gene, Slot
 from latlas_ops.spaces.mobile import MobileSpace
 
 
@@ -204,12 +214,91 @@ def test_every_entry_of_a_space_occurs_in_some_architecture(tiny_space: MobileSp
     assert seen == set(range(len(tiny_space.slot_entries.ops)))
 
 
-def test_the_network_of_an_architecture_is_its_ops_in_a_chain(space: SearchSpace) -> None:
+def test_the_network_of_an_architecture_is_its_ops_in_execution_order(space: SearchSpace) -> None:
     for arch in space.archs(space.sample(5, np.random.default_rng(7))):
         network = space.network(arch)
         assert list(network.ops) == space.ops(arch)
-        resolution = space.choice(arch, 0)
-        assert network.input_shape[1:] == (resolution, resolution)
+        if space.is_chain:
+            assert network == Network.chain(space.ops(arch))
+        if space.resolution_gene is not None:
+            resolution = space.choice(arch, space.resolution_gene)
+            assert network.input_shape[1:] == (resolution, resolution)
+
+
+def test_the_network_of_a_foreign_or_impossible_architecture_is_refused(
+    tiny_space: MobileSpace,
+) -> None:
+    with pytest.raises(SpaceMismatchError, match="'digits' version 2"):
+        tiny_space.network(get_space("digits").archs(get_space("digits").extremes())[0])
+    with pytest.raises(InvalidInputError, match="gene resolution has choices 0 to 1, got 2"):
+        tiny_space.network(ArchConfig("tiny", 3, (2, *[0] * 12)))
+
+
+def test_entries_are_gathered_from_genes_that_are_not_canonical(tiny_space: MobileSpace) -> None:
+    raw = every_combination(tiny_space)
+    batch = ArchBatch(tiny_space, tiny_space.canonical(raw))
+    np.testing.assert_array_equal(tiny_space.gather_entries(raw), tiny_space.entry_indices(batch))
+
+
+@pytest.mark.parametrize("value", [5, -2])
+def test_a_choice_that_no_gene_has_is_not_taken_for_another(
+    tiny_space: MobileSpace, value: int
+) -> None:
+    genes = every_combination(tiny_space)[:3]
+    genes[1, 2] = value
+    name = tiny_space.genes[2].name
+    with pytest.raises(InvalidInputError, match=rf"gene {name} has choices 0 to \d, got {value}"):
+        tiny_space.gather_entries(genes)
+    size = int(tiny_space.sizes[0])
+    genes = every_combination(tiny_space)[:3]
+    genes[2, 0] = size
+    with pytest.raises(InvalidInputError, match=f"gene resolution .*, got {size}"):
+        tiny_space.gather_entries(genes)
+
+
+def test_no_genes_give_no_entries(tiny_space: MobileSpace) -> None:
+    found = tiny_space.gather_entries(np.zeros((0, len(tiny_space.genes)), dtype=np.int8))
+    assert found.shape == (0, len(tiny_space.slots))
+
+
+# -- slots with branches -------------------------------------------------------------------
+
+
+class Branched(SearchSpace):
+    """Two convolutions of the image, the first of which may be left out, and their sum."""
+
+    name, version, is_chain, resolution_gene = "branched", 1, False, None
+    genes = (Gene.named("left.op", ("skip", "conv")),)
+    slots = (Slot("left", (0,)), Slot("right", ()), Slot("sum", ()))
+
+    def slot_op(self, slot: int, choices: Sequence[int]) -> OpSpec | None:
+        if slot == 0 and choices[0] == 0:
+            return None
+        if slot == 2:
+            return OpSpec.of("add", (4, 6, 6), (4, 6, 6))
+        return OpSpec.of("conv", (4, 6, 6), out_channels=4, kernel=1 + 2 * slot)
+
+    def slot_sources(self, slot: int, genes: Sequence[int]) -> Sequence[int]:
+        return (0, 1) if slot == 2 else (NETWORK_INPUT,)
+
+
+def test_an_empty_slot_hands_on_what_it_reads() -> None:
+    space = Branched()
+    without, with_left = (space.network(arch) for arch in space.archs(space.extremes()))
+    assert [op.kind for op in without.ops] == ["conv", "add"]
+    assert without.wiring == ((NETWORK_INPUT,), (NETWORK_INPUT, 0))
+    assert [op.kind for op in with_left.ops] == ["conv", "conv", "add"]
+    assert with_left.wiring == ((NETWORK_INPUT,), (NETWORK_INPUT,), (0, 1))
+
+
+def test_choices_that_have_names_are_shown_by_name() -> None:
+    space = Branched()
+    assert [space.describe(arch) for arch in space.archs(space.extremes())] == [
+        "op skip",
+        "op conv",
+    ]
+    with pytest.raises(InvalidInputError, match="gene a: 1 labels for 2 choices"):
+        Gene("a", (0, 1), labels=("one",))
 
 
 # -- size ----------------------------------------------------------------------------------

@@ -28,13 +28,16 @@ def test_random_weights_are_decided_by_the_generator() -> None:
         assert (array != other[name]).all()
 
 
-@pytest.mark.parametrize("name", SPACE_NAMES)
+# For DARTS see `test_darts`: each of its three hundred random ops makes two images more alike, and
+# the mean over the image takes away what is left of their noise at the end.
+@pytest.mark.parametrize("name", [name for name in SPACE_NAMES if name != "darts"])
 def test_signals_neither_blow_up_nor_vanish_in_the_deepest_network(
     name: str, run_onnx: Callable[..., NDArray[np.float32]]
 ) -> None:
     space = get_space(name)
     genes = space.extremes().genes[1:].copy()
-    genes[:, 0] = 0  # the deepest and widest network, at the smallest resolution
+    if space.resolution_gene is not None:
+        genes[:, space.resolution_gene] = 0  # the deepest and widest network, at the smallest one
     network = space.network(space.archs(ArchBatch(space, genes))[0])
     rng = np.random.default_rng(0)
     images = rng.standard_normal((2, 1, *network.input_shape), dtype=np.float32)

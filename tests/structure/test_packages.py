@@ -45,7 +45,7 @@ EXCEPTIONS = {
 # Third-party import names that each package may use.
 THIRD_PARTY = {
     "latlas_protos": {"google", "grpc"},
-    "latlas_ops": {"numpy", "onnx", "torch"},
+    "latlas_ops": {"ai_edge_litert", "flatbuffers", "numpy", "onnx", "torch"},
     "latlas_latency": {"google", "numpy", "torch"},
     "latlas_agent": {"google", "grpc", "numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime"},
     "latlas_coordinator": {
@@ -63,6 +63,8 @@ THIRD_PARTY = {
 # has. Nothing imports them before that library is asked for.
 NEEDS_A_LIBRARY = {
     "latlas_latency.predictors.mlp_training",
+    "latlas_ops.writers._tflite_file",
+    "latlas_ops.writers._tflite_nodes",
     "latlas_ops.writers._torch_module",
 }
 

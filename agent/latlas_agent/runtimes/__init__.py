@@ -16,7 +16,11 @@ __all__ = ["ENTRY_POINT_GROUP", "ProfiledSession", "Runtime", "Session", "load_r
 
 ENTRY_POINT_GROUP = "latlas.runtimes"
 
-_BUILT_IN = {"onnxruntime": "latlas_agent.runtimes.onnxruntime:OnnxRuntime"}
+_BUILT_IN = {
+    "litert": "latlas_agent.runtimes.litert:LiteRt",
+    "onnxruntime": "latlas_agent.runtimes.onnxruntime:OnnxRuntime",
+    "tflite-runtime": "latlas_agent.runtimes.litert:TfliteRuntime",
+}
 
 
 def registry() -> Mapping[str, importlib.metadata.EntryPoint]:

@@ -15,17 +15,19 @@ from latlas.cli.options import (
     count,
     open_lab,
     positive,
+    rising,
     sampling,
 )
 from latlas.cli.output import local_time, milliseconds, print_json, print_pairs, print_table
 from latlas.cli.programs import read_program
+from latlas_latency.methods import METHODS
 
 if TYPE_CHECKING:
     from latlas.lab import Lab
     from latlas.records import CampaignStatus
 
 _MOST_FAILED = 3
-"""Failed programs that are shown one by one."""
+"""Failed programs, and suspicions that are left, that are shown one by one."""
 
 
 def add_to(commands: Commands) -> None:
@@ -89,6 +91,20 @@ def _add_start(group: Commands) -> None:
         help="networks in which each distinct op is profiled at least (default: 3)",
     )
     profile.add_argument(
+        "--resolutions",
+        type=rising,
+        default=(),
+        metavar="N,N",
+        help="measure ops at these input resolutions only; what lies between can be interpolated "
+        "(default: all of the space)",
+    )
+    profile.add_argument(
+        "--method",
+        choices=METHODS,
+        help="measure ops inside whole networks, in chains of their own, or alone, which is biased "
+        "(default: in-situ where the runtime times single nodes, else chained)",
+    )
+    profile.add_argument(
         "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
     )
     add_sampling(start)
@@ -103,7 +119,7 @@ def run_list(args: argparse.Namespace) -> None:
         print_json(statuses)
         return
     print_table(
-        ("CAMPAIGN", "TARGET", "MEASURES", "STATE", "VISITS", "FAILED", "STARTED"),
+        ("CAMPAIGN", "TARGET", "MEASURES", "STATE", "VISITS", "FAILED", "SUSPICIOUS", "STARTED"),
         (
             (
                 status.name,
@@ -112,6 +128,7 @@ def run_list(args: argparse.Namespace) -> None:
                 status.state,
                 f"{status.n_visits_done}/{status.n_visits_wanted}",
                 len(status.failed),
+                status.suspicious,
                 local_time(status.created_ns),
             )
             for status in statuses
@@ -155,6 +172,8 @@ def run_start(args: argparse.Namespace) -> None:
                 n_validation_networks=args.validation_networks,
                 min_occurrences=args.min_occurrences,
                 seed=args.seed,
+                method=args.method,
+                resolutions=args.resolutions,
                 sampling=sampling(args),
             )
         else:
@@ -203,8 +222,26 @@ def _print_status(status: CampaignStatus) -> None:
             ("programs", status.n_tasks),
             ("visits", f"{status.n_visits_done} of {status.n_visits_wanted}"),
             ("started", local_time(status.created_ns)),
+            *(("suspicious", line) for line in _suspicions(status)),
+            *(("precision", line) for line in _precision(status)),
             *(("failed", f"{task.label}: {task.reason}") for task in status.failed[:_MOST_FAILED]),
         )
     )
     if len(status.failed) > _MOST_FAILED:
         print(f"and {len(status.failed) - _MOST_FAILED} more that failed; --json lists all")
+
+
+def _suspicions(status: CampaignStatus) -> list[str]:
+    """How much was suspicious, and some of what is left."""
+    found = status.findings
+    if found is None:
+        return [status.suspicious]
+    left = [one.text for one in found.suspicions if one.open][:_MOST_FAILED]
+    more = [f"and {found.n_open - len(left)} more"] if found.n_open > len(left) else []
+    return [found.summary, *left, *more]
+
+
+def _precision(status: CampaignStatus) -> tuple[str, ...]:
+    """How precise its figures are, and why more is not known."""
+    found = status.findings
+    return () if found is None else (*found.precision, *found.remarks)

@@ -151,7 +151,7 @@ def _check_up(
     usable_cores: Sequence[int], targets: Sequence[Target], *, noise: bool
 ) -> tuple[list[Finding] | None, list[Noise] | None]:
     """Advice, None where the system is not Linux; and the noise, None where nobody asked for it."""
-    if sys.platform != "linux":
+    if sys.platform not in ("linux", "android"):
         return None, None
     from latlas.checkup import expect_noise, look_at_machine, look_at_targets
 

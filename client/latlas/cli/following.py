@@ -28,8 +28,10 @@ def follow(lab: Lab, status: CampaignStatus, label: str) -> CampaignStatus:
     ) as bar:
         last = status
         for last in lab.watch(status.name):
-            note = f"{len(last.failed)} failed" if last.failed else ""
-            bar.update(last.n_visits_done, note, total=last.n_visits_wanted)
+            notes = [f"{len(last.failed)} failed"] if last.failed else []
+            if last.findings is not None and last.findings.n_suspicions:
+                notes.append(f"suspicious: {last.findings.summary}")
+            bar.update(last.n_visits_done, "; ".join(notes), total=last.n_visits_wanted)
     return last
 
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def add_to(commands: Commands) -> None:
     """Adds `measure`."""
     command = add_command(commands, "measure", "measure a whole network on a target")
-    command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
+    command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX or TFLite file")
     command.add_argument("--target", required=True, metavar="NAME", help="what to measure on")
     command.add_argument(
         "--name",
         metavar="NAME",
         help="name of the campaign; a new one measures anew (default: made from model and target)",
     )
-    add_sampling(command)
+    add_sampling(command, min_runs=5)
     command.set_defaults(run=run)
 
 

@@ -11,11 +11,13 @@ from latlas.cli.options import Commands, add_command, open_lab
 from latlas.cli.output import local_time, percent, print_json, print_pairs, print_table
 from latlas.cli.target import setup
 from latlas.files import write_atomically
+from latlas_latency.methods import REMARKS
 from latlas_ops.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from latlas.lab import Lab
     from latlas.records import ModelInfo
+    from latlas_latency.table import LookupTable
     from latlas_latency.validation import Errors, Validation
 
 TABLE = "table"
@@ -87,7 +89,8 @@ def run_show(args: argparse.Namespace) -> None:
     """Shows one table or predictor."""
     with open_lab(args) as lab:
         info = find(lab, args.name, args.what)
-    print_info(info, args)
+        table = table_of(lab, info)
+    print_info(info, args, table)
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -123,10 +126,33 @@ def find(lab: Lab, name: str, what: str) -> ModelInfo:
     return info
 
 
-def print_info(info: ModelInfo, args: argparse.Namespace) -> None:
-    """Prints what a model is valid for and how good it is."""
+def table_of(lab: Lab, info: ModelInfo) -> LookupTable | None:
+    """The table itself; None for a predictor."""
+    if info.kind != TABLE:
+        return None
+    from latlas_latency.table import LookupTable
+
+    table = lab.latency_model(info.name)
+    assert isinstance(table, LookupTable)
+    return table
+
+
+def print_info(info: ModelInfo, args: argparse.Namespace, table: LookupTable | None = None) -> None:
+    """Prints what a model is valid for and how good it is.
+
+    Args:
+        info: the model.
+        args: of the command.
+        table: the table itself, if how it was measured and what it lacks are to be shown.
+    """
+    from latlas.cli.coverage import coverage_record, print_coverage
+
+    method = "" if table is None else table.method
     if args.json:
-        print_json(info)
+        record = vars(info)
+        if table is not None:
+            record = {**record, "method": method, "coverage": coverage_record(table)}
+        print_json(record)
         return
     target = info.target
     print_pairs(
@@ -139,16 +165,21 @@ def print_info(info: ModelInfo, args: argparse.Namespace) -> None:
             ("runtime", f"{target.runtime} {target.runtime_version}, {target.provider}"),
             ("setup", setup(target)),
             ("entries", info.n_entries or "-"),
+            *((("method", method),) if method else ()),
             ("calibrated", "yes" if info.calibrated else "no, sums of its entries are biased"),
             ("made", local_time(info.created_ns)),
         )
     )
+    if method in REMARKS:
+        print(REMARKS[method])
     print()
     found = info.validation
     if found is None:
         print("not validated: no network was measured that the fit has not seen")
-        return
-    _print_validation(found, "table" if info.kind == TABLE else info.kind)
+    else:
+        _print_validation(found, "table" if info.kind == TABLE else info.kind)
+    if table is not None:
+        print_coverage(table)
 
 
 def _print_validation(found: Validation, what: str) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from latlas_ops.errors import InvalidInputError, MissingDependencyError
@@ -23,6 +24,7 @@ _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9
 _CORES = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 _MAX_CORES = 4096
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,9})?)\s*(ns|us|ms|s|min)", re.ASCII)
+_PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
 _MAX_COUNT = 2**31 - 1
 
 
@@ -64,6 +66,23 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
     return value
+
+
+def percentage(text: str) -> float:
+    """A fraction of `0.5%` and the like, above 0 and below 100 %."""
+    match = _PERCENTAGE.fullmatch(text.strip())
+    # As decimals: 0.7 / 100 as binary fractions is another number than 0.007.
+    value = float(Decimal(match[1]) / 100) if match else 0.0
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no percentage above 0 and below 100, such as 0.5%"
+        )
+    return value
+
+
+def rising(text: str) -> tuple[int, ...]:
+    """Whole numbers of `128,224`, at least 1 each; the smallest first and none twice."""
+    return tuple(sorted({positive(part) for part in text.split(",")}))
 
 
 def port(text: str) -> int:
@@ -151,32 +170,38 @@ def requiring(extra: str) -> Iterator[None]:
         ) from error
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """Options that say how every program is timed."""
+def add_sampling(parser: argparse.ArgumentParser, min_runs: int = 2) -> None:
+    """Options that say how every program is timed.
+
+    Args:
+        parser: the command.
+        min_runs: inferences in a visit at least, unless the user says how many.
+    """
     group = parser.add_argument_group("timing")
     group.add_argument(
-        "--rounds", type=positive, default=3, metavar="N", help="visits per program (default: 3)"
+        "--rounds", type=positive, default=4, metavar="N", help="visits per program (default: 4)"
     )
     group.add_argument(
         "--extra-rounds",
         type=count,
         default=3,
         metavar="N",
-        help="further visits at most, of a program whose visits disagree (default: 3)",
+        help="further visits at most, of a program that is suspicious or not yet precise enough "
+        "(default: 3)",
     )
     group.add_argument(
         "--warmup-runs",
         type=count,
-        default=3,
+        default=2,
         metavar="N",
-        help="inferences before each visit that are not timed (default: 3)",
+        help="inferences before each visit that are not timed (default: 2)",
     )
     group.add_argument(
         "--min-runs",
         type=positive,
-        default=5,
+        default=min_runs,
         metavar="N",
-        help="least number of timed inferences in a visit (default: 5)",
+        help=f"least number of timed inferences in a visit (default: {min_runs})",
     )
     group.add_argument(
         "--min-duration",
@@ -190,6 +215,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         type=duration_ns,
         metavar="TIME",
         help="end after this time with the rounds that are there; every program is visited once",
+    )
+    group.add_argument(
+        "--target-error",
+        type=percentage,
+        metavar="PERCENT",
+        help="visit again, within the extra rounds, what noise leaves less precise than this, such "
+        "as 0.5%%; a table as it matters for networks (default: only what is suspicious)",
     )
     group.add_argument(
         "--timeout",
@@ -212,4 +244,5 @@ def sampling(args: argparse.Namespace) -> Sampling:
         timeout_ns=args.timeout,
         n_extra_rounds=args.extra_rounds,
         time_budget_ns=args.time_budget or 0,
+        target_error=args.target_error or 0.0,
     )

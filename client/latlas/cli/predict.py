@@ -49,6 +49,11 @@ def add_to(commands: Commands) -> None:
         help="coverage of the interval (default: 0.9)",
     )
     command.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="interpolate ops that were not measured, where they lie between measured ones",
+    )
+    command.add_argument(
         "--allow-estimates",
         action="store_true",
         help="estimate ops that were never measured instead of refusing",
@@ -66,7 +71,11 @@ def run(args: argparse.Namespace) -> None:
         if args.sample is not None:
             archs = sample(info, args.sample, args.seed)
         found = lab.predict(
-            info.name, [arch for _, arch in archs], args.level, args.allow_estimates
+            info.name,
+            [arch for _, arch in archs],
+            args.level,
+            args.allow_estimates,
+            args.interpolate,
         )
     rows = [
         {
@@ -95,12 +104,19 @@ def run(args: argparse.Namespace) -> None:
         return
     print(f"{info.kind} {info.name!r} for target {info.target.name}")
     print_table(
-        ("ARCHITECTURE", "MEAN", f"{percent(found.level)} INTERVAL", "OF WHICH ESTIMATED"),
+        (
+            "ARCHITECTURE",
+            "MEAN",
+            f"{percent(found.level)} INTERVAL",
+            "OF WHICH INTERPOLATED",
+            "ESTIMATED",
+        ),
         (
             (
                 row["architecture"],
                 milliseconds(found.mean_ms[index]),
                 f"{milliseconds(found.lower_ms[index])} to {milliseconds(found.upper_ms[index])}",
+                milliseconds(found.interpolated_ms[index]),
                 milliseconds(found.estimated_ms[index]),
             )
             for index, row in enumerate(rows)

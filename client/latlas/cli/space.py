@@ -51,7 +51,7 @@ def run_show(args: argparse.Namespace) -> None:
     genes = [
         {
             "name": gene.name,
-            "choices": list(gene.choices),
+            "choices": list(gene.labels or gene.choices),
             "matters_when": _condition(space, index),
         }
         for index, gene in enumerate(space.genes)

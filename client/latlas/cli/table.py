@@ -8,7 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latlas.cli.models import TABLE, add_export, add_listing, add_show, find, print_info
+from latlas.cli.models import (
+    TABLE,
+    add_export,
+    add_listing,
+    add_show,
+    find,
+    print_info,
+    table_of,
+)
 from latlas.cli.options import (
     Commands,
     add_command,
@@ -38,6 +46,11 @@ def add_to(commands: Commands) -> None:
     build = add_command(group, "build", "build a calibrated table from a campaign")
     build.add_argument("name", metavar="NAME", help="what to call the table")
     build.add_argument("--campaign", required=True, metavar="NAME", help="where it comes from")
+    build.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="fill in ops that were not measured, where they lie between measured ones",
+    )
     build.set_defaults(run=run_build)
     add_listing(group, TABLE)
     add_show(group, TABLE)
@@ -86,7 +99,7 @@ def _add_validate(group: Commands) -> None:
         "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
     )
     _add_campaign(validate)
-    add_sampling(validate)
+    add_sampling(validate, min_runs=5)
     validate.set_defaults(run=run_validate)
 
 
@@ -116,7 +129,7 @@ def _add_revalidate(group: Commands) -> None:
         "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
     )
     _add_campaign(again)
-    add_sampling(again)
+    add_sampling(again, min_runs=5)
     again.set_defaults(run=run_revalidate)
 
 
@@ -199,7 +212,7 @@ def run_revalidate(args: argparse.Namespace) -> None:
 def _save_as(lab: Lab, args: argparse.Namespace, found: Revalidation, target_name: str) -> None:
     """Keeps the table as it holds for the target that it was revalidated on."""
     from latlas_latency.formats import dump_latency_model
-    from latlas_latency.revalidation import carried_over
+    from latlas_latency.rescaling import carried_over
     from latlas_latency.table import LookupTable
 
     table = lab.latency_model(args.name)
@@ -268,8 +281,9 @@ def run_suspects(args: argparse.Namespace) -> None:
 def run_build(args: argparse.Namespace) -> None:
     """Builds a table."""
     with open_lab(args) as lab:
-        info = lab.build_table(args.name, args.campaign)
-    print_info(info, args)
+        info = lab.build_table(args.name, args.campaign, args.interpolate)
+        table = table_of(lab, info)
+    print_info(info, args, table)
 
 
 def run_import(args: argparse.Namespace) -> None:

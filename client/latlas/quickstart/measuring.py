@@ -150,17 +150,20 @@ def profile(lab: Lab, fleet: Fleet, job: Job) -> Measured:
         f"  device {device.device.device_model}, {target.runtime} {target.runtime_version}, "
         f"one thread on core {job.core}\n"
     )
-    lab.start_profile(
-        PROFILE,
-        job.space.name,
-        target.name,
-        n_training_networks=settings.n_training_networks,
-        n_calibration_networks=settings.n_calibration_networks,
-        n_validation_networks=settings.n_validation_networks,
-        min_occurrences=settings.min_occurrences,
-        seed=settings.seed,
-        sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
-    )
+    try:
+        lab.start_profile(
+            PROFILE,
+            job.space.name,
+            target.name,
+            n_training_networks=settings.n_training_networks,
+            n_calibration_networks=settings.n_calibration_networks,
+            n_validation_networks=settings.n_validation_networks,
+            min_occurrences=settings.min_occurrences,
+            seed=settings.seed,
+            sampling=Sampling(n_rounds=settings.n_rounds, min_duration_ns=settings.min_duration_ns),
+        )
+    except ConflictError as error:
+        raise begun_otherwise(job.folder, f"by another version ({error})") from error
     way_out = f"remove {job.folder} or give another --folder"
     run_campaign(lab, fleet, PROFILE, "  measuring", job, way_out=way_out)
     return Measured(target, device, lab.measurements(PROFILE))

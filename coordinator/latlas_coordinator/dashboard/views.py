@@ -17,6 +17,11 @@ from latlas_coordinator.domain import (
     ProfilePlan,
     ValidationPlan,
 )
+from latlas_latency.findings_in_words import (
+    not_looked_at_in_words,
+    precision_in_words,
+    suspicions_in_words,
+)
 from latlas_latency.measurement import Target
 
 PAGES = (
@@ -104,11 +109,12 @@ def campaigns(statuses: Sequence[CampaignStatus], now_ns: int) -> str:
                 f'<span class="la-state {_STATE_CLASSES[campaign.state]}">'
                 f"{campaign.state.value}</span>",
                 _progress(status.n_visits_done, status.n_visits_wanted),
+                _suspicions(status),
                 _failures(status),
             )
         )
     running = sum(one.campaign.state is CampaignState.RUNNING for one in statuses)
-    head = ("Campaign", "Target", "Measures", "State", "Visits", "Failed tasks")
+    head = ("Campaign", "Target", "Measures", "State", "Visits", "Suspicious", "Failed tasks")
     return _page("Campaigns", f"{running} running", _table(head, rows, numeric=()))
 
 
@@ -297,6 +303,26 @@ def _progress(done: int, wanted: int) -> str:
         f'<progress max="{wanted}" value="{done}"></progress>'
         f"<small>{done} of {wanted}, {100 * done // wanted} %</small>"
     )
+
+
+def _suspicions(status: CampaignStatus) -> str:
+    found = status.findings
+    if found is None:
+        is_running = status.campaign.state is CampaignState.RUNNING
+        return f'<span class="la-dim">{not_looked_at_in_words(is_running)}</span>'
+    target_error = status.campaign.sampling.target_error
+    figures = precision_in_words(
+        found.entry_error, found.label_error, target_error, found.n_labels_unknown
+    )
+    precision = "".join(f"<small>{_text(line)}</small>" for line in (*figures, *found.remarks))
+    if not found.suspicions:
+        return f'<span class="la-dim">none</span>{precision}'
+    words = suspicions_in_words(len(found.suspicions), found.n_revisited, found.n_open)
+    lines = "".join(
+        f"<li>{_text(one.text)}{'' if one.open else ' (settled)'}</li>" for one in found.suspicions
+    )
+    style = ' class="la-warn"' if found.n_open else ""
+    return f"<details><summary{style}>{_text(words)}</summary><ul>{lines}</ul></details>{precision}"
 
 
 def _failures(status: CampaignStatus) -> str:

@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from latlas_coordinator.domain.findings import Findings
 from latlas_coordinator.domain.names import check_name
 from latlas_latency.measurement import Conditions
+from latlas_latency.methods import IN_SITU, require_method
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchConfig
 
 _MOST_ROUNDS = 1000
+_LEAST_FOR_ERRORS = 3
 
 
 class Role(Enum):
     """What the visits of a task are for."""
 
     COVER = "cover"
+    CHAIN = "chain"
     TRAINING = "training"
     CALIBRATION = "calibration"
     VALIDATION = "validation"
@@ -41,13 +45,17 @@ class Sampling:
 
     Attributes:
         n_rounds: visits wanted, one per round.
-        n_extra_rounds: further visits at most, for a task whose visits disagree.
+        n_extra_rounds: further visits at most, for a task of which something is suspicious or not
+            yet precise enough.
         time_budget_ns: time after the campaign's first lease at which its rounds end, except that
             every task is visited once; 0 for no limit.
         warmup_runs: inferences before each visit that are not timed.
         min_runs: timed inferences per visit, at least.
         min_duration_ns: timed duration of a visit, at least.
         timeout_ns: loading and one visit together must end within this time.
+        target_error: relative error that noise may leave: what the noise of entries costs a
+            network, and the standard error of a network's own latency. Tasks that exceed it get
+            further visits, `n_extra_rounds` at most; 0 for as many rounds as were asked for.
     """
 
     n_rounds: int = 3
@@ -57,6 +65,7 @@ class Sampling:
     timeout_ns: int = 120_000_000_000
     n_extra_rounds: int = 0
     time_budget_ns: int = 0
+    target_error: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -76,11 +85,31 @@ class Sampling:
                 raise InvalidInputError(
                     f"sampling: {name} must be at most {_MOST_ROUNDS}, not {getattr(self, name)}"
                 )
+        if not 0 <= self.target_error < 1:
+            raise InvalidInputError(
+                f"sampling: target_error must be a fraction below 1, not {self.target_error}"
+            )
+        if self.target_error and self.n_rounds < _LEAST_FOR_ERRORS:
+            raise InvalidInputError(
+                f"sampling: a target_error needs n_rounds of at least {_LEAST_FOR_ERRORS}, not "
+                f"{self.n_rounds}: from fewer visits their noise cannot be told"
+            )
+        if self.target_error and not self.n_extra_rounds:
+            raise InvalidInputError(
+                "sampling: a target_error needs n_extra_rounds of at least 1, not 0: without "
+                "further visits nothing becomes more precise; allow some, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
 class ProfilePlan:
-    """Profile a search space; fields as in the message of the same name."""
+    """Profile a search space; fields as in the message of the same name.
+
+    Attributes:
+        method: how ops are measured, one of `latlas_latency.methods.METHODS`; where it is left
+            empty, the runtime decides when the campaign is started.
+        resolutions: input resolutions that ops are measured at, rising; empty for all of the space.
+    """
 
     space: str
     n_training_networks: int
@@ -88,8 +117,15 @@ class ProfilePlan:
     n_validation_networks: int
     min_occurrences: int
     seed: int
+    # Plans that were kept before there was a choice have no method.
+    method: str = IN_SITU
+    resolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.method:
+            require_method(self.method)
+        if list(self.resolutions) != sorted(set(self.resolutions)):
+            raise InvalidInputError(f"plan: resolutions must be rising, not {self.resolutions}")
         for name, least, most in (
             ("n_training_networks", 0, 100_000),
             ("n_calibration_networks", 0, 100_000),
@@ -265,7 +301,7 @@ class TaskProgress:
         attempts: leases under which it has failed.
         failure: why it was given up; None while it is not.
         last_failure: the newest failure, whether it was given up or not.
-        n_extra_rounds: rounds beyond those of its sampling, since its visits disagreed.
+        n_extra_rounds: rounds beyond those of its sampling; see `latlas_coordinator.settling`.
     """
 
     task: Task
@@ -280,8 +316,30 @@ class TaskProgress:
         """Rounds without a visit, rising; empty where the task was given up."""
         if self.failure is not None:
             return ()
-        n_rounds = self.task.sampling.n_rounds + self.n_extra_rounds
-        return tuple(number for number in range(n_rounds) if number not in self.visited)
+        return tuple(number for number in range(self.n_rounds) if number not in self.visited)
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds in all."""
+        return self.task.sampling.n_rounds + self.n_extra_rounds
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has as many visits as its sampling asks for."""
+        return len(self.visited) >= self.task.sampling.n_rounds
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a campaign was like when it was looked at: what was decided holds while it is so.
+
+    Attributes:
+        n_rounds: rounds of all of its tasks.
+        n_visits: visits of all of them.
+    """
+
+    n_rounds: int
+    n_visits: int
 
 
 @dataclass(frozen=True)
@@ -302,6 +360,8 @@ class CampaignStatus:
         n_visits_wanted: visits at its end; rounds that tasks given up still lacked do not count.
         n_visits_done: visits so far.
         failed: tasks given up.
+        findings: what was found in its visits when its rounds were done last; None if nobody has
+            looked yet.
     """
 
     campaign: Campaign
@@ -309,6 +369,7 @@ class CampaignStatus:
     n_visits_wanted: int
     n_visits_done: int
     failed: tuple[FailedTask, ...] = ()
+    findings: Findings | None = None
 
 
 @dataclass(frozen=True)

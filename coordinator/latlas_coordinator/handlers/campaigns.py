@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latlas_coordinator.chaining import alone_programs, chain_programs
+from latlas_coordinator.covering import covered_ops
 from latlas_coordinator.domain import (
     Campaign,
     CampaignStatus,
@@ -21,10 +24,17 @@ from latlas_coordinator.domain import (
     Task,
     ValidationPlan,
 )
-from latlas_coordinator.planning import PlannedNetwork, plan_profile, plan_validation
+from latlas_coordinator.planning import (
+    PlannedNetwork,
+    covered_choices,
+    plan_profile,
+    plan_validation,
+)
 from latlas_coordinator.storage import Store
+from latlas_coordinator.writing import WITHOUT_NODE_TIMES, choose_format, write_program
 from latlas_latency.formats import load_latency_model
-from latlas_latency.measurement import PLAIN, PROFILED, Target
+from latlas_latency.measurement import PLAIN, PROFILED, RuntimeCapability, Target
+from latlas_latency.methods import ALONE, CHAINED, IN_SITU
 from latlas_latency.table import LookupTable
 from latlas_ops.errors import (
     ConflictError,
@@ -35,12 +45,7 @@ from latlas_ops.errors import (
 from latlas_ops.network import Network
 from latlas_ops.space import ArchConfig, SearchSpace
 from latlas_ops.spaces import get_space
-from latlas_ops.writers.onnx_writer import write_onnx
 
-WRITTEN_FORMAT = "onnx"
-"""Format of the programs that the coordinator writes."""
-
-_WEIGHT_SEED = 0
 _ORDER_STREAM = 100
 _MAX_PROGRAM_BYTES = 1 << 30
 
@@ -71,8 +76,10 @@ def start_campaign(store: Store, definition: CampaignDefinition, now_ns: int) ->
     plan = definition.plan
     if isinstance(plan, ValidationPlan):
         plan = replace(plan, space=_space_of_table(store, plan.table))
+    there = _find(store, definition.name)
+    if isinstance(plan, ProfilePlan) and not plan.method:
+        plan = replace(plan, method=_usual_method(store, definition.target, there))
     campaign = Campaign(definition.name, definition.target, plan, definition.sampling, now_ns)
-    there = _find(store, campaign.name)
     if there is not None:
         return _require_same(there, campaign)
     target = store.get_target(campaign.target)
@@ -81,7 +88,7 @@ def start_campaign(store: Store, definition: CampaignDefinition, now_ns: int) ->
     elif isinstance(plan, ValidationPlan):
         tasks = list(_validation_tasks(store, campaign, plan, target))
     else:
-        tasks = _measure_tasks(store, campaign, plan)
+        tasks = _measure_tasks(store, campaign, plan, target)
     try:
         store.create_campaign(campaign, tasks)
     except ConflictError:
@@ -151,8 +158,24 @@ def _profile_tasks(
 ) -> Iterator[Task]:
     """The tasks of a profile campaign; see `_network_tasks`."""
     space = get_space(plan.space)
-    _require_profiler(store, target)
-    return _network_tasks(store, campaign, space, plan_profile(space, plan), plan.seed, target)
+    _require_profiler(store, target, plan.method)
+    programs: list[tuple[Network, ...]] = []
+    ops = covered_ops(space, covered_choices(space, plan.resolutions))
+    if plan.method == CHAINED:
+        programs = chain_programs(space, ops)
+    elif plan.method == ALONE:
+        programs = alone_programs(space, ops)
+    return _network_tasks(
+        store,
+        campaign,
+        space,
+        plan_profile(space, plan),
+        plan.seed,
+        target,
+        programs,
+        role=Role.CHAIN if plan.method == CHAINED else Role.ALONE,
+        profiled=plan.method == IN_SITU,
+    )
 
 
 def _validation_tasks(
@@ -168,9 +191,25 @@ def _validation_tasks(
     source = store.get_latency_model(plan.table).campaign
     seen = [progress.task.arch for progress in store.list_tasks(source)] if source else []
     networks = plan_validation(space, plan, table, [arch for arch in seen if arch is not None])
-    alone = space.slot_entries.ops if plan.stand_alone else ()
-    singles = [Network.chain([op]) for op in alone]
+    singles = alone_programs(space) if plan.stand_alone else []
     return _network_tasks(store, campaign, space, networks, plan.seed, target, singles)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A network that is to be written and measured."""
+
+    role: Role
+    network: Network
+    modes: tuple[str, ...] = (PLAIN,)
+    arch: ArchConfig | None = None
+
+
+def _modes(planned: PlannedNetwork, profiled: bool) -> tuple[str, ...]:
+    """With node times, without, or both in a row."""
+    if planned.role is not Role.COVER or not profiled:
+        return (PLAIN,)
+    return (PROFILED, PLAIN) if planned.plain else (PROFILED,)
 
 
 def _network_tasks(
@@ -180,50 +219,68 @@ def _network_tasks(
     planned: Sequence[PlannedNetwork],
     seed: int,
     target: Target,
-    alone: Iterable[Network] = (),
+    programs: Sequence[tuple[Network, ...]] = (),
+    *,
+    role: Role = Role.ALONE,
+    profiled: bool = True,
 ) -> Iterator[Task]:
     """Writes programs and yields their tasks, networks in random order.
 
     The order mixes roles, so that no role gets a stretch of time for itself where a campaign is
-    measured in several leases; a cover network is measured with and without node times in a row.
+    measured in several leases; programs that one op is found from are measured in a row.
+
+    Args:
+        store: where programs are kept.
+        campaign: what the tasks belong to.
+        space: the space of the networks.
+        planned: architectures.
+        seed: of the order.
+        target: what programs are written for.
+        programs: further networks, those of one op together.
+        role: of `programs`.
+        profiled: whether cover networks are measured with node times.
     """
-    wanted: list[tuple[Role, ArchConfig | None, Network]] = [
-        (one.role, one.arch, space.network(one.arch)) for one in planned
+    wanted = [
+        [_Program(one.role, space.network(one.arch), _modes(one, profiled), one.arch)]
+        for one in planned
     ]
-    wanted += [(Role.ALONE, None, network) for network in alone]
+    wanted += [[_Program(role, network) for network in group] for group in programs]
     numbers = dict.fromkeys(Role, 0)
     labels = []
-    for role, _, _ in wanted:
-        labels.append(f"{role.value} {numbers[role]}")
-        numbers[role] += 1
+    for group in wanted:
+        labels.append(
+            [f"{one.role.value} {numbers[one.role] + place}" for place, one in enumerate(group)]
+        )
+        numbers[group[0].role] += len(group)
     order = np.random.default_rng([seed, _ORDER_STREAM]).permutation(len(wanted)).tolist()
+    program_format = choose_format(target, _capabilities(store, target))
     n_tasks = 0
     for index in order:
-        role, arch, network = wanted[index]
-        sha256 = _write_program(store, network, target.batch)
-        for mode in (PROFILED, PLAIN) if role is Role.COVER else (PLAIN,):
-            yield Task(
-                task_id=f"{campaign.name}:{n_tasks}",
-                campaign=campaign.name,
-                target=campaign.target,
-                program_sha256=sha256,
-                mode=mode,
-                role=role,
-                label=labels[index],
-                sampling=campaign.sampling,
-                arch=arch,
-            )
-            n_tasks += 1
+        for one, label in zip(wanted[index], labels[index], strict=True):
+            sha256 = _write_program(store, one.network, program_format, target.batch)
+            for mode in one.modes:
+                yield Task(
+                    task_id=f"{campaign.name}:{n_tasks}",
+                    campaign=campaign.name,
+                    target=campaign.target,
+                    program_sha256=sha256,
+                    mode=mode,
+                    role=one.role,
+                    label=label,
+                    sampling=campaign.sampling,
+                    arch=one.arch,
+                )
+                n_tasks += 1
 
 
-def _write_program(store: Store, network: Network, batch: int) -> str:
-    """Keeps the program of a network; weights are random but equal for equal networks."""
-    program = write_onnx(network, batch=batch, seed=_WEIGHT_SEED)
+def _write_program(store: Store, network: Network, program_format: str, batch: int) -> str:
+    """Writes and keeps the program of a network; returns its SHA-256."""
+    program = write_program(network, program_format, batch)
     sha256 = hashlib.sha256(program.model_bytes).hexdigest()
     store.put_program(
         ProgramRecord(
             sha256=sha256,
-            format=WRITTEN_FORMAT,
+            format=program_format,
             n_bytes=len(program.model_bytes),
             origin=ProgramOrigin.WRITTEN,
             network_json=network.to_json(),
@@ -234,29 +291,51 @@ def _write_program(store: Store, network: Network, batch: int) -> str:
     return sha256
 
 
-def _require_profiler(store: Store, target: Target) -> None:
-    """Refuses a target whose runtime, as far as connected devices tell, cannot be profiled."""
-    for record in store.list_devices():
-        if not record.connected:
-            continue
-        try:
-            capability = record.device.require_capable(target)
-        except RuntimeUnavailableError:
-            continue
-        if not capability.per_node_times:
+def _capabilities(store: Store, target: Target) -> Iterator[RuntimeCapability]:
+    """What connected devices offer for a target; where there are none, those that were here."""
+    records = store.list_devices()
+    for record in [one for one in records if one.connected] or records:
+        with suppress(RuntimeUnavailableError):
+            yield record.device.require_capable(target)
+
+
+def _usual_method(store: Store, target: str, there: CampaignStatus | None) -> str:
+    """How ops are measured where nobody says: as in the campaign that is there, else in situ.
+
+    In chains where the target's runtime, as far as devices or else its name tell, times no single
+    nodes.
+    """
+    if there is not None and isinstance(there.campaign.plan, ProfilePlan):
+        return there.campaign.plan.method
+    wanted = store.get_target(target)
+    capabilities = list(_capabilities(store, wanted))
+    if not capabilities:
+        return CHAINED if wanted.runtime in WITHOUT_NODE_TIMES else IN_SITU
+    return IN_SITU if all(found.per_node_times for found in capabilities) else CHAINED
+
+
+def _require_profiler(store: Store, target: Target, method: str) -> None:
+    """Refuses a target whose runtime, as far as devices tell, cannot be profiled like that."""
+    for capability in _capabilities(store, target):
+        if method == IN_SITU and not capability.per_node_times:
             raise RuntimeUnavailableError(
-                f"target {target.name!r} cannot be profiled: {target.runtime} does not time "
-                "single nodes; choose a target whose runtime does, such as onnxruntime"
-            )
-        if WRITTEN_FORMAT not in capability.program_formats:
-            raise RuntimeUnavailableError(
-                f"target {target.name!r} cannot be profiled: {target.runtime} loads "
-                f"{', '.join(capability.program_formats)}, programs are written as {WRITTEN_FORMAT}"
+                f"target {target.name!r} cannot be profiled in situ: {target.runtime} does not "
+                f"time single nodes; measure ops in chains instead, with --method {CHAINED}"
             )
 
 
-def _measure_tasks(store: Store, campaign: Campaign, plan: MeasurePlan) -> list[Task]:
-    store.get_programs([program.sha256 for program in plan.programs])
+def _measure_tasks(
+    store: Store, campaign: Campaign, plan: MeasurePlan, target: Target
+) -> list[Task]:
+    kept = store.get_programs([program.sha256 for program in plan.programs])
+    for capability in _capabilities(store, target):
+        for record in kept.values():
+            if record.format not in capability.program_formats:
+                raise RuntimeUnavailableError(
+                    f"program {record.sha256[:12]} cannot be measured on target {target.name!r}: "
+                    f"it is {record.format}, {target.runtime} loads "
+                    f"{', '.join(capability.program_formats)}"
+                )
     return [
         Task(
             task_id=f"{campaign.name}:{number}",

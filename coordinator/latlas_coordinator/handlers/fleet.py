@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from latlas_coordinator.domain import (
     AgentRecord,
     Campaign,
-    CampaignState,
     LeaseRecord,
     LeaseReference,
     LeaseState,
@@ -19,7 +18,6 @@ from latlas_coordinator.domain import (
     TaskProgress,
 )
 from latlas_coordinator.scheduling import LeasePolicy, Situation, schedule
-from latlas_coordinator.settling import extra_rounds
 from latlas_coordinator.storage import Store
 from latlas_latency.measurement import Device, Target
 from latlas_ops.errors import ConflictError, InvalidInputError
@@ -85,14 +83,16 @@ class Dispatch:
     Attributes:
         work: new leases to be sent.
         active: identities of all active leases.
-        next_look_ns: when to look again at the latest: as the next lease will be lost, or at once
-            where rounds were added; None where there is no need.
+        next_look_ns: when to look again at the latest, as the next lease will be lost or the next
+            time budget ends; None where there is no need.
+        complete: campaigns whose rounds are done, to be settled; see `handlers.settling`.
         changed: whether a campaign, a task or a device changed.
     """
 
     work: tuple[Work, ...]
     active: frozenset[str]
     next_look_ns: int | None
+    complete: tuple[Campaign, ...]
     changed: bool
 
 
@@ -150,22 +150,25 @@ def dispatch(store: Store, now_ns: int, policy: LeasePolicy, new_id: Callable[[]
     for failure in decision.given_up:
         _LOG.warning("task %s is given up: %s", failure.task_id, failure.reason)
         store.give_up_task(failure)
+    for task_id in decision.measured_enough:
+        _LOG.warning("task %s fails: it is left with the visits that it has", task_id)
+        store.end_task_rounds(task_id)
     work = [
         found
         for lease in decision.leases
         if (found := _create(store, lease, tasks, targets, programs)) is not None
     ]
-    ended = [_settle(store, campaign, now_ns) for campaign in store.list_complete_campaigns()]
     active = store.list_active_leases()
     looks_ns = [lease.deadline_ns for lease in active]
     looks_ns += [end_ns for end_ns in _budget_ends_ns(store, tasks).values() if end_ns > now_ns]
-    if not all(ended):  # rounds were added, and a device may be idle
-        looks_ns.append(now_ns)
     return Dispatch(
         work=tuple(work),
         active=frozenset(lease.lease_id for lease in active),
         next_look_ns=min(looks_ns, default=None),
-        changed=bool(cut or decision.expired or decision.given_up or work or ended),
+        complete=tuple(store.list_complete_campaigns()),
+        changed=bool(
+            cut or decision.expired or decision.given_up or decision.measured_enough or work
+        ),
     )
 
 
@@ -183,34 +186,6 @@ def _budget_ends_ns(store: Store, tasks: Sequence[TaskProgress]) -> dict[str, in
         return {}
     begun_ns = store.list_first_leases()
     return {name: begun_ns[name] + ns for name, ns in budgets_ns.items() if name in begun_ns}
-
-
-def _settle(store: Store, campaign: Campaign, now_ns: int) -> bool:
-    """Ends a campaign that is complete, or has tasks visited again whose visits disagree.
-
-    A campaign whose time is up is taken as it is.
-
-    Returns:
-        Whether it ended.
-    """
-    budget_ns = campaign.sampling.time_budget_ns
-    begun_ns = store.list_first_leases().get(campaign.name, now_ns) if budget_ns else now_ns
-    if campaign.sampling.n_extra_rounds and not (budget_ns and begun_ns + budget_ns <= now_ns):
-        more = extra_rounds(
-            store.list_tasks(campaign.name), store.list_visit_summaries(campaign.name)
-        )
-        if more:
-            _LOG.info(
-                "campaign %s: visits of %d tasks disagree; %d more visits",
-                campaign.name,
-                len(more),
-                sum(more.values()),
-            )
-            store.add_rounds(more)
-            return False
-    store.end_campaign(campaign.name, CampaignState.FINISHED)
-    _LOG.info("campaign %s is finished", campaign.name)
-    return True
 
 
 def _create(

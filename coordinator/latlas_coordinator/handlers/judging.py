@@ -20,7 +20,8 @@ from latlas_ops.errors import ConflictError, InvalidInputError
 from latlas_ops.spaces import get_space
 
 _UNSEEN = {Role.VALIDATION: "random networks", Role.SELECTED: "networks found by search"}
-_SOURCE_ROLES = (Role.COVER, Role.CALIBRATION, Role.TRAINING)
+_TABLE_ROLES = (Role.COVER, Role.CHAIN, Role.ALONE, Role.CALIBRATION)
+_SOURCE_ROLES = (*_TABLE_ROLES, Role.TRAINING)
 
 
 def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord:
@@ -51,7 +52,7 @@ def validate_table(store: Store, name: str, campaign: str) -> LatencyModelRecord
     }
     source = case.source_observations()
     whole = [seen for seen in source[Role.COVER] if seen.mode == PLAIN] + source[Role.CALIBRATION]
-    table_ns = device_time_ns([*source[Role.COVER], *source[Role.CALIBRATION]])
+    table_ns = device_time_ns([seen for role in _TABLE_ROLES for seen in source[role]])
     alone = [observation for _, observation in case.observations([Role.ALONE])]
     anchors = [observation for _, observation in case.observations([Role.CALIBRATION])]
     space = get_space(case.record.space)

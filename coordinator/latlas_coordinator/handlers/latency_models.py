@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from latlas_coordinator.domain import (
     Campaign,
     CampaignState,
+    Findings,
     LatencyModelRecord,
+    ProfilePlan,
     Role,
     check_name,
 )
 from latlas_coordinator.handlers.measurements import read_observations
+from latlas_coordinator.planning import covered_choices
 from latlas_coordinator.storage import Store
 from latlas_latency.comparison import validate
 from latlas_latency.formats import (
@@ -28,10 +32,13 @@ from latlas_latency.formats import (
 )
 from latlas_latency.formats.predictor_file import Predictor
 from latlas_latency.measurement import PROFILED, Target
+from latlas_latency.methods import ALONE, CHAINED, IN_SITU
 from latlas_latency.model import LatencyModel, Prediction, Subjects
 from latlas_latency.observations import Observation, measure_drift
+from latlas_latency.partial import answers, with_interpolation_check
+from latlas_latency.plain_building import build_alone_table, build_chained_table
 from latlas_latency.table import LookupTable
-from latlas_latency.table_building import build_table as tabulate
+from latlas_latency.table_building import build_table as build_in_situ_table
 from latlas_latency.validation import Validation
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchBatch, SearchSpace
@@ -41,17 +48,30 @@ TABLE = "table"
 VALIDATION_LEVEL = 0.9
 """Coverage that intervals promise when a model is validated."""
 
+_SOURCE_WORDS = {IN_SITU: "cover network", CHAINED: "chain of ops", ALONE: "op alone"}
 _FIT_ROLES = (Role.TRAINING, Role.CALIBRATION)
 _N_CACHED = 8
 
 _Fit = Callable[[ArchBatch, NDArray[np.float64], Target, int], Predictor]
 
 
-def build_table(store: Store, name: str, campaign: str, now_ns: int) -> LatencyModelRecord:
+def build_table(
+    store: Store, name: str, campaign: str, now_ns: int, *, interpolate: bool = False
+) -> LatencyModelRecord:
     """Makes the lookup table of a profile campaign and keeps it.
 
-    Cover networks give the entries, calibration networks the line from sums to whole networks;
-    validation networks, which neither has seen, the errors.
+    Cover networks give the entries (where ops are not measured in situ: chains, or ops alone),
+    calibration and cover networks the line from sums to whole networks; validation networks, which
+    neither has seen, the errors. Where cover networks have some resolutions only, calibration
+    networks of the others say how well these are interpolated.
+
+    Args:
+        store: where the campaign is.
+        name: what to call the table.
+        campaign: the campaign.
+        now_ns: Unix time.
+        interpolate: give ops that were not measured, but lie between measured ones, interpolated
+            entries.
 
     Raises:
         NotFoundError: no such campaign.
@@ -60,19 +80,9 @@ def build_table(store: Store, name: str, campaign: str, now_ns: int) -> LatencyM
         UnknownOpError: a calibration network holds an op that no cover network holds.
     """
     source = _Source.of(store, name, campaign)
-    cover = source.observations([Role.COVER])
-    profiled = [observation for observation in cover if observation.mode == PROFILED]
-    if not profiled:
-        raise InvalidInputError(
-            f"campaign {campaign!r} has measured no cover network: start it anew"
-        )
-    table = tabulate(
-        profiled=profiled,
-        plain=[observation for observation in cover if observation.mode != PROFILED],
-        calibration=source.observations([Role.CALIBRATION]),
-        target=source.target,
-        space=source.space,
-    )
+    table = with_findings(source.table(), store.get_campaign(campaign).findings)
+    if interpolate:
+        table = table.interpolated(source.space)
     validation = source.validate(table)
     if validation is not None:
         table = table.with_validation(validation)
@@ -89,6 +99,28 @@ def build_table(store: Store, name: str, campaign: str, now_ns: int) -> LatencyM
     )
     store.put_latency_model(record, dump_latency_model(table))
     return record
+
+
+def provisional_table(store: Store, campaign: Campaign) -> LookupTable:
+    """The table of what a profile campaign has measured so far, running or not; it is not kept.
+
+    Raises: as `build_table`.
+    """
+    target = store.get_target(campaign.target)
+    return _Source(store, campaign, get_space(campaign.space), target).table()
+
+
+def with_findings(table: LookupTable, findings: Findings | None) -> LookupTable:
+    """A table whose conditions say what was found suspicious in the visits that it is made of."""
+    if table.conditions is None or findings is None:
+        return table
+    conditions = replace(
+        table.conditions,
+        n_suspicions=len(findings.suspicions),
+        n_suspicions_revisited=findings.n_revisited,
+        n_suspicions_open=findings.n_open,
+    )
+    return replace(table, conditions=conditions)
 
 
 def fit_predictor(
@@ -152,11 +184,26 @@ def predict(
     *,
     level: float,
     allow_estimates: bool,
+    interpolate: bool = False,
 ) -> Prediction:
-    """Latencies by a model; errors as in `LatencyModel.predict`."""
+    """Latencies by a model; errors as in `LatencyModel.predict`.
+
+    With `interpolate`, ops that a table holds no entry for, but that lie between measured ones, are
+    interpolated; a predictor refuses that (`InvalidInputError`).
+    """
     if not 0 < level < 1:
         raise InvalidInputError(f"level must lie between 0 and 1, not {level}")
-    return models.get(store, name).predict(subjects, level, allow_estimates=allow_estimates)
+    model = models.get(store, name)
+    if interpolate:
+        if not isinstance(model, LookupTable):
+            raise InvalidInputError(
+                f"{name!r} is a predictor ({model.kind}): only entries of a table are interpolated"
+            )
+        if isinstance(subjects, ArchBatch):
+            model = model.interpolated(subjects.space)
+        else:
+            model = model.interpolated(op for network in subjects for op in network.ops)
+    return model.predict(subjects, level, allow_estimates=allow_estimates)
 
 
 def export_model(store: Store, models: ModelCache, name: str, fmt: str) -> tuple[bytes, str]:
@@ -220,6 +267,15 @@ class ModelCache:
         return model
 
 
+class _Whole(TypedDict):
+    """What every method takes beside the measurements of ops."""
+
+    plain: Sequence[Observation]
+    calibration: Sequence[Observation]
+    target: Target
+    space: SearchSpace
+
+
 @dataclass(frozen=True)
 class _Source:
     """A campaign that a model is made from."""
@@ -253,9 +309,65 @@ class _Source:
         found = read_observations(self.store, self.campaign.name, roles)
         return [observation for _, observation in found]
 
+    def table(self) -> LookupTable:
+        """The table of everything that it has measured; raises as `build_table`."""
+        plan = self.campaign.plan
+        method = plan.method if isinstance(plan, ProfilePlan) else IN_SITU
+        cover = self.observations([Role.COVER])
+        sources = {
+            IN_SITU: [seen for seen in cover if seen.mode == PROFILED],
+            CHAINED: self.observations([Role.CHAIN]),
+            ALONE: self.observations([Role.ALONE]),
+        }
+        if not sources[method]:
+            raise InvalidInputError(
+                f"campaign {self.campaign.name!r} has measured no {_SOURCE_WORDS[method]}: start "
+                "it anew"
+            )
+        calibration, beyond = self._calibration()
+        whole = _Whole(
+            plain=[seen for seen in cover if seen.mode != PROFILED],
+            calibration=calibration,
+            target=self.target,
+            space=self.space,
+        )
+        if method == CHAINED:
+            table = build_chained_table(chains=sources[method], **whole)
+        elif method == ALONE:
+            table = build_alone_table(alone=sources[method], **whole)
+        else:
+            table = build_in_situ_table(profiled=sources[method], **whole)
+        if not beyond:
+            return table
+        sitting = [*sources[method], *whole["plain"], *calibration]
+        return with_interpolation_check(table, beyond, sitting)
+
+    def _calibration(self) -> tuple[list[Observation], list[Observation]]:
+        """Calibration networks: of the resolutions of the cover networks, and of others."""
+        found = self.observations([Role.CALIBRATION])
+        covered = covered_choices(self.space, self._resolutions)
+        parts: tuple[list[Observation], list[Observation]] = [], []
+        for seen in found:
+            assert seen.arch is not None
+            genes = seen.arch.genes
+            inside = all(genes[gene] in choices for gene, choices in covered.items())
+            parts[not inside].append(seen)
+        return parts
+
+    @property
+    def _resolutions(self) -> tuple[int, ...]:
+        """Resolutions of the cover networks; empty for all of the space."""
+        plan = self.campaign.plan
+        return plan.resolutions if isinstance(plan, ProfilePlan) else ()
+
     def validate(self, model: LatencyModel) -> Validation | None:
-        """Errors on the campaign's validation networks; None if it has none."""
+        """Errors on the campaign's validation networks; None if it has none.
+
+        Of a table of some resolutions only, on those networks that it can answer for.
+        """
         unseen = self.observations([Role.VALIDATION])
+        if self._resolutions and isinstance(model, LookupTable):
+            unseen = [seen for seen in unseen if answers(model, seen.network)]
         return validate(model, unseen, self.space, level=VALIDATION_LEVEL) if unseen else None
 
 

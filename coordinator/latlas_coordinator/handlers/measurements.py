@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from latlas_coordinator.domain import Role, Task, VisitSummary
+from latlas_coordinator.domain import Role, Task, VisitKey, VisitSummary
 from latlas_coordinator.storage import Store
-from latlas_latency.measurement import kept_visits, usual_clocks_mhz
+from latlas_coordinator.suspecting import replaced_visits
+from latlas_latency.measurement import (
+    Visit,
+    kept_visits,
+    usual_clocks_mhz,
+    usual_gpu_clocks_mhz,
+)
 from latlas_latency.observations import Observation, undisturbed
+
+_AnyVisit = TypeVar("_AnyVisit", Visit, VisitSummary)
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,8 @@ class Measurement:
         task: the task.
         subject: what its figures are about: key of the network, or hash of an uploaded program.
         visits: its visits by round.
-        left_out: those of them that models pass over, since the device was disturbed.
+        left_out: those of them that models pass over, since the device was disturbed, or slow or
+            fast for a stretch of time, and better ones are there.
     """
 
     task: Task
@@ -37,16 +47,18 @@ def list_measurements(store: Store, campaign: str) -> list[Measurement]:
     summaries = store.list_visit_summaries(campaign)
     for visit in summaries:
         visits[visit.task_id].append(visit)
-    clocks_mhz = usual_clocks_mhz(summaries)
-    return [
-        Measurement(
-            task,
-            programs[task.program_sha256].subject,
-            tuple(visits[task.task_id]),
-            kept_visits(visits[task.task_id], clocks_mhz=clocks_mhz).left_out,
-        )
-        for task in tasks
-    ]
+    clocks_mhz, gpu_clocks_mhz = usual_clocks_mhz(summaries), usual_gpu_clocks_mhz(summaries)
+    replaced = _replaced(store, campaign, tasks, summaries)
+    measurements = []
+    for task in tasks:
+        found = tuple(visits[task.task_id])
+        kept = kept_visits(
+            _without(found, replaced), clocks_mhz=clocks_mhz, gpu_clocks_mhz=gpu_clocks_mhz
+        ).kept
+        left_out = tuple(visit for visit in found if visit not in kept)
+        subject = programs[task.program_sha256].subject
+        measurements.append(Measurement(task, subject, found, left_out))
+    return measurements
 
 
 def read_observations(
@@ -54,7 +66,8 @@ def read_observations(
 ) -> list[tuple[Task, Observation]]:
     """Tasks of these roles that have visits and a known network, with what models are made from.
 
-    Visits that were disturbed are left out while better ones remain; see `undisturbed`.
+    Visits that were disturbed, or are of a stretch of slow or fast ones, are left out where better
+    ones stand in for them; see `undisturbed` and `replaced_visits`.
 
     Raises:
         NotFoundError: no campaign has that name.
@@ -70,17 +83,45 @@ def read_observations(
         for task in tasks
         if task.task_id in visits and programs[task.program_sha256].network is not None
     ]
+    replaced = _replaced(store, campaign, tasks)
     observations = []
     for task in measured:
         program = programs[task.program_sha256]
         assert program.network is not None
+        kept = _without(visits[task.task_id], replaced)
         observations.append(
             Observation(
                 network=program.network,
                 tensor_positions=program.tensor_positions,
-                visits=tuple(visits[task.task_id]),
+                visits=tuple(kept),
+                n_left_out=len(visits[task.task_id]) - len(kept),
                 arch=task.arch,
                 target=targets[task.target],
             )
         )
     return list(zip(measured, undisturbed(observations), strict=True))
+
+
+def trusted_summaries(store: Store, campaign: str) -> list[VisitSummary]:
+    """Visits of a campaign but for those that better ones stand in for; raises `NotFoundError`."""
+    tasks = [progress.task for progress in store.list_tasks(campaign)]
+    summaries = store.list_visit_summaries(campaign)
+    return _without(summaries, _replaced(store, campaign, tasks, summaries))
+
+
+def _replaced(
+    store: Store,
+    campaign: str,
+    tasks: Sequence[Task],
+    visits: Sequence[VisitSummary] | None = None,
+) -> frozenset[VisitKey]:
+    """See `replaced_visits`; every visit of the campaign is read unless it is given."""
+    findings = store.get_campaign(campaign).findings
+    if findings is None or not findings.doubtful:
+        return frozenset()
+    summaries = store.list_visit_summaries(campaign) if visits is None else visits
+    return replaced_visits(findings.doubtful, tasks, summaries)
+
+
+def _without(visits: Sequence[_AnyVisit], left_out: Collection[VisitKey]) -> list[_AnyVisit]:
+    return [visit for visit in visits if (visit.task_id, visit.round) not in left_out]

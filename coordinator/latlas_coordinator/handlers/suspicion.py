@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from latlas_coordinator.domain import CampaignState, Role, TaskProgress, VisitSummary
+from latlas_coordinator.domain import CampaignState, Role, Suspicion, TaskProgress
 from latlas_coordinator.handlers.latency_models import TABLE
+from latlas_coordinator.handlers.measurements import trusted_summaries
+from latlas_coordinator.scheduling import LeasePolicy
 from latlas_coordinator.storage import Store
-from latlas_latency.formats import load_latency_model
-from latlas_latency.observations import LEAST_FOR_COMMON_MODE
-from latlas_latency.suspicion import (
-    Disagreement,
-    MonotonicityBreak,
-    disagreements,
-    find_shifts,
-    monotonicity_breaks,
+from latlas_coordinator.suspecting import (
+    Stretch,
+    break_suspicion,
+    disagreement_suspicion,
+    find_disagreements,
+    find_stretches,
+    stretch_suspicion,
 )
+from latlas_latency.formats import load_latency_model
+from latlas_latency.measurement import PROFILED
+from latlas_latency.suspicion import Disagreement, MonotonicityBreak, monotonicity_breaks
 from latlas_latency.table import LookupTable
 from latlas_ops.errors import ConflictError, InvalidInputError
-
-_LEAST_VISITS = 40
-"""In fewer visits of a board a stretch cannot be told from chance."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Visits in a row on one board that were all slower, or faster, than the others.
-
-    Attributes:
-        device_id: the board.
-        first_visit_ns: Unix time of its first visit.
-        last_visit_ns: Unix time of its last visit.
-        ratio: latency in it over latency outside.
-        task_ids: task of each of its visits.
-    """
-
-    device_id: str
-    first_visit_ns: int
-    last_visit_ns: int
-    ratio: float
-    task_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +54,9 @@ class Requeued:
 def find_suspicions(store: Store, name: str) -> Suspicions:
     """Looks at a table's entries and, where it was made here, at the visits behind it.
 
+    Visits of stretches that better ones stand in for are not found once more: the table passes over
+    them.
+
     Raises:
         NotFoundError: no such table.
         InvalidInputError: it is a predictor.
@@ -85,30 +68,23 @@ def find_suspicions(store: Store, name: str) -> Suspicions:
     breaks = monotonicity_breaks(table.entries)
     if not record.campaign:
         return Suspicions(breaks, (), (), {})
-    visits = store.list_visit_summaries(record.campaign)
-    by_task: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for visit in visits:
-        by_task[visit.task_id][visit.device_id].append(visit.median_ns)
-    several = {task_id: boards for task_id, boards in by_task.items() if len(boards) > 1}
-    repeated = any(len(visits) > 1 for boards in several.values() for visits in boards.values())
-    found: tuple[Disagreement[str, str], ...] = ()
-    if repeated:  # without two visits of a board to one task nothing is known of the noise
-        enough = len(several) >= LEAST_FOR_COMMON_MODE
-        found = disagreements(several, remove_common_mode=enough)
+    visits = trusted_summaries(store, record.campaign)
+    found = find_disagreements(visits)
     doubtful = {one.subject for one in found}
     labels = {
         progress.task.task_id: progress.task.label
         for progress in store.list_tasks(record.campaign)
         if progress.task.task_id in doubtful
     }
-    return Suspicions(breaks, tuple(_stretches(visits)), found, labels)
+    return Suspicions(breaks, find_stretches(visits), found, labels)
 
 
 def requeue(store: Store, name: str, suspicions: Suspicions) -> Requeued:
     """Has what is suspicious visited once more; the table is to be built anew afterwards.
 
-    Entries are visited in every cover network that holds their op. No task gets more than one visit
-    beyond `Sampling.n_extra_rounds`.
+    Entries are visited in every program that they come from, stretches as often as a program has
+    doubtful visits in them. No task gets more than one visit beyond `Sampling.n_extra_rounds`, nor
+    one more if it has failed too often. What is visited again is kept as a finding of the campaign.
 
     Raises:
         InvalidInputError: the table was imported: there is no campaign to measure anew.
@@ -128,55 +104,67 @@ def requeue(store: Store, name: str, suspicions: Suspicions) -> Requeued:
             "space anew"
         )
     tasks = store.list_tasks(campaign)
-    chosen = {task_id for stretch in suspicions.stretches for task_id in stretch.task_ids}
-    chosen |= {one.subject for one in suspicions.disagreements}
-    chosen |= _tasks_with(store, tasks, suspicions.breaks)
-    more = {
-        progress.task.task_id: 1
+    wanted: list[tuple[Suspicion, Counter[str]]] = [
+        (stretch_suspicion(one), Counter(task_id for task_id, _ in one.doubtful))
+        for one in suspicions.stretches
+    ]
+    wanted += [
+        (disagreement_suspicion(one, suspicions.labels[one.subject]), Counter([one.subject]))
+        for one in suspicions.disagreements
+    ]
+    wanted += [
+        (break_suspicion(one), Counter(holders))
+        for one, holders in zip(
+            suspicions.breaks, tasks_behind(store, tasks, suspicions.breaks), strict=True
+        )
+    ]
+    allowed = {
+        progress.task.task_id: progress.task.sampling.n_extra_rounds + 1 - progress.n_extra_rounds
         for progress in tasks
-        if progress.task.task_id in chosen
-        and progress.failure is None
-        and progress.n_extra_rounds <= progress.task.sampling.n_extra_rounds
+        if progress.failure is None and progress.attempts < LeasePolicy.max_attempts
     }
-    store.add_rounds(more)
-    return Requeued(campaign, len(more))
+    more: dict[str, int] = {}
+    kept = []
+    for suspicion, visits in wanted:
+        granted = {
+            task_id: min(n_visits, allowed.get(task_id, 0)) for task_id, n_visits in visits.items()
+        }
+        granted = {task_id: n_visits for task_id, n_visits in granted.items() if n_visits > 0}
+        for task_id, n_visits in granted.items():
+            more[task_id] = max(n_visits, more.get(task_id, 0))
+        if granted:
+            kept.append(replace(suspicion, revisited=True))
+    store.add_rounds(campaign, more, kept)
+    return Requeued(campaign, sum(more.values()))
 
 
-def _stretches(visits: Sequence[VisitSummary]) -> Iterable[Stretch]:
-    """Shifts in the visits of each board in the order of time, relative to its own medians."""
-    medians_ns: dict[tuple[str, str], list[int]] = defaultdict(list)
-    by_device: dict[str, list[VisitSummary]] = defaultdict(list)
-    for visit in sorted(visits, key=lambda visit: visit.started_ns):
-        medians_ns[visit.task_id, visit.device_id].append(visit.median_ns)
-        by_device[visit.device_id].append(visit)
-    usual_ns = {key: float(np.median(found)) for key, found in medians_ns.items()}
-    for device_id, series in by_device.items():
-        if len(series) < _LEAST_VISITS:
-            continue
-        ratios = [one.median_ns / usual_ns[one.task_id, device_id] for one in series]
-        for shift in find_shifts(ratios):
-            inside = series[shift.start : shift.stop]
-            yield Stretch(
-                device_id,
-                inside[0].started_ns,
-                inside[-1].started_ns,
-                shift.ratio,
-                tuple(one.task_id for one in inside),
-            )
-
-
-def _tasks_with(
+def tasks_behind(
     store: Store, tasks: Sequence[TaskProgress], breaks: Sequence[MonotonicityBreak]
-) -> set[str]:
-    """The tasks of cover networks that hold an op of a break."""
-    ops = {op for one in breaks for op in (one.smaller, one.bigger)}
-    if not ops:
-        return set()
-    covers = [progress.task for progress in tasks if progress.task.role is Role.COVER]
-    programs = store.get_programs({task.program_sha256 for task in covers})
-    found = set()
-    for task in covers:
-        network = programs[task.program_sha256].network
-        if network is not None and ops.intersection(network.ops):
-            found.add(task.task_id)
-    return found
+) -> tuple[tuple[str, ...], ...]:
+    """For each break, the tasks that the entries of its two ops come from.
+
+    Those are the profiled cover networks that hold one of the two or, where ops are not measured in
+    situ, the chains or ops alone.
+    """
+    if not breaks:
+        return ()
+    apart = [one.task for one in tasks if one.task.role in (Role.CHAIN, Role.ALONE)]
+    sources = apart or [
+        one.task for one in tasks if one.task.role is Role.COVER and one.task.mode == PROFILED
+    ]
+    programs = store.get_programs({task.program_sha256 for task in sources})
+    ops_of = {
+        sha256: frozenset(program.network.ops)
+        for sha256, program in programs.items()
+        if program.network is not None
+    }
+    return tuple(
+        tuple(
+            task.task_id
+            for task in sources
+            if not ops_of.get(task.program_sha256, frozenset()).isdisjoint(
+                (one.smaller, one.bigger)
+            )
+        )
+        for one in breaks
+    )

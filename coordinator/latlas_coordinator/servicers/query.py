@@ -119,7 +119,7 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
     ) -> query_pb2.Campaign:
         """See `query.proto`."""
         status = await self._workers.store(self._store.get_campaign, request.name)
-        return messages.campaign_message(status)
+        return messages.campaign_message(status, in_full=True)
 
     async def WatchCampaign(  # type: ignore[override]  # the stubs know generators only
         self, request: query_pb2.CampaignRequest, context: Context
@@ -169,6 +169,7 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
             request.name,
             request.campaign,
             self._coordinator.clock_ns(),
+            interpolate=request.interpolate,
         )
         self._coordinator.changes.notify()
         return messages.latency_model_message(record)
@@ -244,6 +245,7 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
             _subjects(request),
             level=request.level or DEFAULT_LEVEL,
             allow_estimates=request.allow_estimates,
+            interpolate=request.interpolate,
         )
         return messages.prediction_message(prediction)
 

@@ -11,15 +11,18 @@ from latlas_coordinator.domain import (
     CampaignState,
     CampaignStatus,
     DeviceRecord,
+    Findings,
     LatencyModelRecord,
     LeaseRecord,
     LeaseReference,
     LeaseState,
+    Looked,
     NewLease,
     ProgramRecord,
     RecordedBatch,
     ReportBatch,
     Role,
+    Suspicion,
     Task,
     TaskFailure,
     TaskProgress,
@@ -187,11 +190,39 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def add_rounds(self, n_rounds: Mapping[str, int]) -> None:
-        """Has tasks visited so many times more; their campaigns run again if they had finished.
+    def end_task_rounds(self, task_id: str) -> None:
+        """Leaves a task with the rounds that it has visits of, and at least one.
 
         Raises:
             NotFoundError: there is no such task.
+        """
+
+    @abstractmethod
+    def settle_campaign(
+        self, name: str, findings: Findings, n_rounds: Mapping[str, int], looked: Looked
+    ) -> bool:
+        """Keeps what was found in a running campaign that is complete, and what follows from it.
+
+        Its tasks are visited so many times more, by `task_id`; without any it ends as `FINISHED`.
+
+        Returns:
+            Whether it did so: a campaign that is not any more as it was looked at, or has ended or
+            was given rounds meanwhile, is left alone.
+
+        Raises:
+            NotFoundError: no campaign has that name, or no task of it one of these identities.
+        """
+
+    @abstractmethod
+    def add_rounds(
+        self, campaign: str, n_rounds: Mapping[str, int], found: Sequence[Suspicion] = ()
+    ) -> None:
+        """Has tasks of a campaign visited so many times more; it runs again if it had finished.
+
+        What was found joins its findings at once, see `Findings.joined_by`.
+
+        Raises:
+            NotFoundError: no campaign has that name, or no task of it one of these identities.
         """
 
     # -- leases ----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,13 @@ import numpy as np
 
 from latlas_coordinator.domain import (
     PLAN_KINDS,
+    Findings,
     LeaseItem,
     MeasuredProgram,
     Plan,
+    Suspicion,
+    SuspicionKind,
+    VisitKey,
     plan_kind,
 )
 from latlas_latency.formats.fields import Fields
@@ -118,7 +123,8 @@ def device_from_json(record: Mapping[str, Any]) -> Device:
             for name, value in found.items()
         }
         runtimes.append(RuntimeCapability(**values))
-    return Device(**{**record, "runtimes": tuple(runtimes)})
+    cores = tuple(record.get("cores", ()))
+    return Device(**{**record, "runtimes": tuple(runtimes), "cores": cores})
 
 
 def plan_to_json(plan: Plan) -> Json:
@@ -131,7 +137,56 @@ def plan_from_json(record: Mapping[str, Any]) -> Plan:
     fields: dict[str, Any] = {name: value for name, value in record.items() if name != "kind"}
     if "programs" in fields:
         fields["programs"] = tuple(MeasuredProgram(**program) for program in fields["programs"])
+    if "resolutions" in fields:
+        fields["resolutions"] = tuple(fields["resolutions"])
     return PLAN_KINDS[record["kind"]](**fields)
+
+
+def findings_to_json(findings: Findings) -> Json:
+    """Every field; kinds of suspicions by name, doubtful visits by round."""
+    suspicions = [
+        {**vars(one), "kind": one.kind.value, "doubtful": _visit_keys_to_json(one.doubtful)}
+        for one in findings.suspicions
+    ]
+    return {**vars(findings), "suspicions": suspicions, "remarks": list(findings.remarks)}
+
+
+def findings_from_json(record: Mapping[str, Any] | None) -> Findings | None:
+    """Inverse of `findings_to_json`; None, of a campaign not looked at yet, stays None."""
+    if record is None:
+        return None
+    suspicions = tuple(
+        Suspicion(
+            **{
+                **one,
+                "kind": SuspicionKind(one["kind"]),
+                "doubtful": _visit_keys_from_json(one["doubtful"]),
+            }
+        )
+        for one in record["suspicions"]
+    )
+    remarks = tuple(record["remarks"])
+    return Findings(**{**record, "suspicions": suspicions, "remarks": remarks})
+
+
+def _visit_keys_to_json(visits: Sequence[VisitKey]) -> Json:
+    """What all tasks begin with, and by round the rest of their names: a few bytes each.
+
+    A stretch may be of thousands of visits, and findings are read with every listing.
+    """
+    common = os.path.commonprefix([task_id for task_id, _ in visits])  # noqa: RUF071
+    rounds: dict[str, list[str]] = {}
+    for task_id, number in visits:
+        rounds.setdefault(str(number), []).append(task_id[len(common) :])
+    return {"tasks": common, "rounds": rounds}
+
+
+def _visit_keys_from_json(record: Mapping[str, Any]) -> tuple[VisitKey, ...]:
+    return tuple(
+        (record["tasks"] + rest, int(number))
+        for number, found in record["rounds"].items()
+        for rest in found
+    )
 
 
 def arch_to_json(arch: ArchConfig | None) -> Json:

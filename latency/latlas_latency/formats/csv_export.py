@@ -1,9 +1,11 @@
 """A lookup table as comma-separated values, one row per op.
 
 Columns: `op_key` (canonical JSON), `kind` of the op, `latency_ms` (calibrated), `entry_ms` (before
-calibration), `spread_ms` of single visits about the entry, `n_occurrences`, `n_visits`, and
-`source` (`measured` or `interpolated`). Lines that begin with `#`, before the header row, say what
-the figures are valid for and what a network costs beyond its ops.
+calibration), `spread_ms` of single visits about the entry (of an interpolated one: the standard
+error of its own), `error_ms` (standard error of `entry_ms`; of an interpolated one without what it
+shares with the others), `n_occurrences`, `n_visits`, and `source` (`measured` or `interpolated`).
+Lines that begin with `#`, before the header row, say what the figures are valid for and what a
+network costs beyond its ops.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 
+from latlas_latency.entries import relative_errors
 from latlas_latency.table import LookupTable
 
 _COLUMNS = (
@@ -19,6 +22,7 @@ _COLUMNS = (
     "latency_ms",
     "entry_ms",
     "spread_ms",
+    "error_ms",
     "n_occurrences",
     "n_visits",
     "source",
@@ -36,6 +40,7 @@ def table_to_csv(table: LookupTable) -> str:
     stream.write(f"# network_ms = {intercept_ms!r} + sum of latency_ms over its ops\n")
     for remark in table.remarks:
         stream.write(f"# {remark}\n")
+    errors = relative_errors(table.entries)
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for entry in table.entries:
@@ -46,6 +51,7 @@ def table_to_csv(table: LookupTable) -> str:
                 repr(slope * entry.mean_ms),
                 repr(entry.mean_ms),
                 repr(entry.spread_ms),
+                repr(errors[entry.op] * entry.mean_ms),
                 entry.n_occurrences,
                 entry.n_visits,
                 entry.kind,

@@ -17,7 +17,8 @@ has once, carries the intercept. Our stem is `Conv` with the block that follows 
 the last four: their latency is divided by the work in the parts (MACs; pooling: elements). Parts
 that several heads have in common (one `Logits` for all resolutions, say) get the least that one of
 these heads would give them, and the `Conv_1` of each head the remainder. Sums are exact; the single
-parts of stem and head are not measured.
+parts of stem and head are not measured. An interpolated entry has a `count` of 0 and a comment that
+says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from latlas_latency.table import LookupTable, TableEntry
+from latlas_latency.entries import INTERPOLATED, TableEntry
+from latlas_latency.table import LookupTable
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.opspec import OpSpec, Shape
 
@@ -37,6 +39,7 @@ class _Line:
     count: int
     mean_ms: float
     std_ms: float
+    interpolated: bool
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def table_to_ofa_yaml(table: LookupTable) -> str:
     text += [f"# {remark}" for remark in table.remarks]
     for line in sorted(lines.values(), key=lambda line: line.key):
         text += [
-            f"{line.key}:",
+            f"{line.key}:" + ("  # interpolated" if line.interpolated else ""),
             f"  count: {line.count}",
             f"  mean: {line.mean_ms!r}",
             f"  std: {line.std_ms!r}",
@@ -99,7 +102,13 @@ def _lines(entries: Sequence[TableEntry], slope: float, intercept_ms: float) -> 
 
 
 def _line(key: str, entry: TableEntry, factor: float) -> _Line:
-    return _Line(key, entry.n_visits, factor * entry.mean_ms, factor * entry.spread_ms)
+    return _Line(
+        key,
+        entry.n_visits,
+        factor * entry.mean_ms,
+        factor * entry.spread_ms,
+        entry.kind == INTERPOLATED,
+    )
 
 
 def _common_lines(heads: Sequence[TableEntry], slope: float) -> dict[str, _Line]:
@@ -113,7 +122,11 @@ def _common_lines(heads: Sequence[TableEntry], slope: float) -> dict[str, _Line]
             if part.key in lines:
                 other = lines[part.key]
                 least = min(line, other, key=lambda each: each.mean_ms)
-                line = replace(least, count=line.count + other.count)
+                line = replace(
+                    least,
+                    count=line.count + other.count,
+                    interpolated=line.interpolated and other.interpolated,
+                )
             lines[part.key] = line
     return lines
 

@@ -17,11 +17,17 @@
                 "drift_removed",
                 "profiler_cost": {"per_node_ns", "per_run_ns", "n_networks", "node_share"},
                 "remainder_share", "n_visits", "n_left_out", "n_disturbed",
-                "surroundings": {"per_weight_mb_ms", "per_node_ms"}} or null,
+                "n_suspicions", "n_suspicions_revisited", "n_suspicions_open",
+                "surroundings": {"per_weight_mb_ms", "per_node_ms"},
+                "method": "in-situ", "chained" or "alone"} or null,
  "validation": {...} or null,              see `latlas_latency.validation`; all fractions
+ "interpolation_check":                    of tables with ops to interpolate, else left out
+                {"n_networks", "mape", "excess"},
  "entries": [{"op": {"attributes", "dtype", "inputs", "kind"},
               "mean_ms", "spread_ms", "n_occurrences", "n_visits",
-              "kind": "measured" or "interpolated"}, ...]}
+              "kind": "measured" or "interpolated",
+              "shared_error",                of interpolated entries only: what they have in common
+              "error_ms"}, ...]}             of entries from chains and frames only: standard error
 ```
 
 A network's latency in milliseconds is `intercept_ms + slope · Σ mean_ms` over its ops; without a
@@ -37,6 +43,7 @@ import dataclasses
 import json
 
 from latlas_latency.calibration import Calibration
+from latlas_latency.entries import INTERPOLATED
 from latlas_latency.formats.fields import Fields, parse_object, require_format
 from latlas_latency.formats.records import (
     AFFINE_FIELDS,
@@ -50,6 +57,8 @@ from latlas_latency.formats.records import (
     validation_record,
     without_nan,
 )
+from latlas_latency.interpolation_error import InterpolationCheck
+from latlas_latency.methods import IN_SITU
 from latlas_latency.profiler_cost import ProfilerCost
 from latlas_latency.surroundings import SurroundingsCost
 from latlas_latency.table import LookupTable, TableConditions, TableEntry
@@ -60,13 +69,18 @@ FORMAT = "latlas-table"
 VERSION = 1
 
 _HEAD = ("format", "version", "target", "space", "calibration", "conditions", "validation")
-_ENTRY_FIELDS = ("op", "mean_ms", "spread_ms", "n_occurrences", "n_visits", "kind")
+_ENTRY_FIELDS = tuple(field.name for field in dataclasses.fields(TableEntry))
+_CHECK_FIELDS = tuple(field.name for field in dataclasses.fields(InterpolationCheck))
 _CALIBRATION_FIELDS = (*AFFINE_FIELDS, "entry_noise", "session_error")
 _LATER_CONDITIONS = {
     "n_visits": 0,
     "n_left_out": 0,
     "n_disturbed": 0,
+    "n_suspicions": 0,
+    "n_suspicions_revisited": 0,
+    "n_suspicions_open": 0,
     "surroundings": {"per_weight_mb_ms": 0.0, "per_node_ms": 0.0},
+    "method": IN_SITU,
 }
 """What the conditions of a table lack whose file was written before these fields were."""
 
@@ -85,6 +99,8 @@ def dump(table: LookupTable) -> bytes:
         "conditions": _conditions_record(table.conditions),
         "validation": validation_record(table.validation),
     }
+    if table.interpolation_check is not None:
+        head["interpolation_check"] = dataclasses.asdict(table.interpolation_check)
     lines = [f" {json.dumps(name)}: {_compact(value)}," for name, value in head.items()]
     entries = ",\n".join(f"  {_compact(_entry_record(entry))}" for entry in table.entries)
     return ("{\n" + "\n".join(lines) + '\n "entries": [\n' + entries + "\n ]\n}\n").encode()
@@ -98,8 +114,12 @@ def load(data: bytes) -> LookupTable:
     """
     record = parse_object(data, "latency table")
     require_format(record, FORMAT, VERSION)
-    record = Fields(record.as_dict(), record.path, (*_HEAD, "entries"))
-    entries = tuple(_entry_from(row) for row in record.rows("entries", _ENTRY_FIELDS))
+    record = Fields(
+        {"interpolation_check": None, **record.as_dict()},
+        record.path,
+        (*_HEAD, "interpolation_check", "entries"),
+    )
+    entries = tuple(_entry_from(row) for row in record.rows("entries"))
     space = record.optional_fields("space", ("name", "version"))
     calibration = record.optional_fields("calibration")
     try:
@@ -110,6 +130,9 @@ def load(data: bytes) -> LookupTable:
             calibration=_calibration_from(calibration),
             conditions=_conditions_from(record.optional_fields("conditions")),
             validation=validation_from(record.optional_fields("validation")),
+            interpolation_check=_check_from(
+                record.optional_fields("interpolation_check", _CHECK_FIELDS)
+            ),
         )
     except InvalidInputError as error:
         if str(error).startswith(record.path):
@@ -122,7 +145,7 @@ def _compact(value: object) -> str:
 
 
 def _entry_record(entry: TableEntry) -> Record:
-    return {
+    record = {
         "op": json.loads(entry.op.key),
         "mean_ms": entry.mean_ms,
         "spread_ms": entry.spread_ms,
@@ -130,9 +153,17 @@ def _entry_record(entry: TableEntry) -> Record:
         "n_visits": entry.n_visits,
         "kind": entry.kind,
     }
+    if entry.kind == INTERPOLATED:
+        record["shared_error"] = entry.shared_error
+    if entry.error_ms is not None:
+        record["error_ms"] = entry.error_ms
+    return record
 
 
 def _entry_from(record: Fields) -> TableEntry:
+    states_error = "error_ms" in record.as_dict()
+    later = {"shared_error": 0.0, "error_ms": None}
+    record = Fields({**later, **record.as_dict()}, record.path, _ENTRY_FIELDS)
     try:
         return TableEntry(
             op=OpSpec.from_key(json.dumps(record.value("op"))),
@@ -141,11 +172,23 @@ def _entry_from(record: Fields) -> TableEntry:
             n_occurrences=record.integer("n_occurrences"),
             n_visits=record.integer("n_visits"),
             kind=record.text("kind"),
+            shared_error=record.number("shared_error", 0),
+            error_ms=record.number("error_ms", 0) if states_error else None,
         )
     except InvalidInputError as error:
         if str(error).startswith(record.path):
             raise
         raise InvalidInputError(f"{record.path}: {error}") from error
+
+
+def _check_from(record: Fields | None) -> InterpolationCheck | None:
+    if record is None:
+        return None
+    return InterpolationCheck(
+        n_networks=record.integer("n_networks", 1),
+        mape=record.number("mape", 0),
+        excess=record.number("excess", 0),
+    )
 
 
 def _calibration_record(calibration: Calibration | None) -> Record | None:
@@ -196,7 +239,11 @@ def _conditions_from(record: Fields | None) -> TableConditions | None:
         n_visits=record.integer("n_visits"),
         n_left_out=record.integer("n_left_out"),
         n_disturbed=record.integer("n_disturbed"),
+        n_suspicions=record.integer("n_suspicions"),
+        n_suspicions_revisited=record.integer("n_suspicions_revisited"),
+        n_suspicions_open=record.integer("n_suspicions_open"),
         surroundings=SurroundingsCost(
             surroundings.number("per_weight_mb_ms", 0), surroundings.number("per_node_ms")
         ),
+        method=record.text("method"),
     )

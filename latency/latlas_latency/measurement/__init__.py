@@ -7,6 +7,7 @@ from latlas_latency.measurement.flags import (
     VisitSelection,
     kept_visits,
     usual_clocks_mhz,
+    usual_gpu_clocks_mhz,
     visit_flags,
 )
 from latlas_latency.measurement.target import Target
@@ -36,5 +37,6 @@ __all__ = [
     "VisitSelection",
     "kept_visits",
     "usual_clocks_mhz",
+    "usual_gpu_clocks_mhz",
     "visit_flags",
 ]

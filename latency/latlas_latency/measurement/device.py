@@ -46,6 +46,8 @@ class Device:
         memory_bytes: physical memory.
         power_mode: the board's power mode, `default` where it has only one.
         runtimes: what can be run.
+        cores: numbers of the cores that the agent may use, which need not follow on each other
+            (some switched off, a container's share); empty where an older agent does not say.
     """
 
     device_id: str
@@ -58,6 +60,7 @@ class Device:
     memory_bytes: int
     power_mode: str
     runtimes: tuple[RuntimeCapability, ...]
+    cores: tuple[int, ...] = ()
 
     def require_capable(self, target: Target) -> RuntimeCapability:
         """The capability that serves a target.
@@ -97,9 +100,11 @@ class Device:
                     f"target {target.name!r} needs {field} {value!r}; {target.runtime} on {where} "
                     f"offers: {', '.join(offers)}"
                 )
-        beyond = [core for core in target.cores if core >= self.n_cores]
-        if beyond:
+        usable = self.cores or range(self.n_cores)
+        missing = [core for core in target.cores if core not in usable]
+        if missing:
             raise RuntimeUnavailableError(
-                f"target {target.name!r} pins core {beyond[0]}; {where} has {self.n_cores} cores"
+                f"target {target.name!r} pins core {missing[0]}; {where} offers cores: "
+                f"{', '.join(map(str, usable))}"
             )
         return capability

@@ -66,15 +66,18 @@ class FlagThresholds:
             0.05. Chosen, not measured: any paging reaches a measurement in milliseconds at a time.
         clock_share: clock relative to the device's usual one: 0.9. Chosen, not measured: latency
             goes with the clock, and 10 % is beyond the jitter of a boosting processor.
+        other_gpu_share: share of the GPU's time that others used: 0.1. Chosen, not measured: a GPU
+            gives its time to one process after the other, so that a visit waits for all of it.
     """
 
     other_cores: float = 0.4
     waiting_share: float = 0.1
     memory_stall_share: float = 0.05
     clock_share: float = 0.9
+    other_gpu_share: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("other_cores", "waiting_share", "memory_stall_share"):
+        for name in ("other_cores", "waiting_share", "memory_stall_share", "other_gpu_share"):
             if not getattr(self, name) > 0:
                 raise InvalidInputError(
                     f"flag threshold {name} is {getattr(self, name)}: give one above 0"
@@ -125,6 +128,7 @@ def visit_flags(
     conditions: Conditions,
     thresholds: FlagThresholds = FlagThresholds(),
     usual_clock_mhz: float | None = None,
+    usual_gpu_clock_mhz: float | None = None,
 ) -> frozenset[Flag]:
     """The flags of a visit under these conditions; what its device does not tell is no flag.
 
@@ -133,8 +137,9 @@ def visit_flags(
         thresholds: from where on a condition is a flag.
         usual_clock_mhz: clock of its device when nothing slows it, see `usual_clocks_mhz`; without
             it a slow clock goes unnoticed.
+        usual_gpu_clock_mhz: the same of its GPU, see `usual_gpu_clocks_mhz`.
     """
-    excesses = _excesses(conditions, thresholds, usual_clock_mhz)
+    excesses = _excesses(conditions, thresholds, usual_clock_mhz, usual_gpu_clock_mhz)
     return frozenset(flag for flag, excess in excesses.items() if excess > 1)
 
 
@@ -143,11 +148,20 @@ def usual_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
 
     A device that runs slowly throughout has a slow usual clock: what tells that is its power mode.
     """
-    clocks: dict[str, list[float]] = {}
-    for visit in visits:
-        if visit.conditions.clock_mhz is not None:
-            clocks.setdefault(visit.device_id, []).append(visit.conditions.clock_mhz)
-    return {device_id: float(np.median(found)) for device_id, found in clocks.items()}
+    return _medians((visit.device_id, visit.conditions.clock_mhz) for visit in visits)
+
+
+def usual_gpu_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
+    """Median clock of each device's GPU over all visits that ran on it, by `device_id`."""
+    return _medians((visit.device_id, visit.conditions.gpu_clock_mhz) for visit in visits)
+
+
+def _medians(clocks: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for device_id, mhz in clocks:
+        if mhz is not None:
+            found.setdefault(device_id, []).append(mhz)
+    return {device_id: float(np.median(seen)) for device_id, seen in found.items()}
 
 
 def kept_visits(
@@ -155,6 +169,7 @@ def kept_visits(
     thresholds: FlagThresholds = FlagThresholds(),
     clocks_mhz: Mapping[str, float] | None = None,
     least: int = LEAST_UNFLAGGED,
+    gpu_clocks_mhz: Mapping[str, float] | None = None,
 ) -> VisitSelection[OneVisit]:
     """The policy of tables: flagged visits are left out while enough unflagged ones remain.
 
@@ -167,6 +182,7 @@ def kept_visits(
         thresholds: from where on a condition is a flag.
         clocks_mhz: usual clock of each device, see `usual_clocks_mhz`; of `visits` alone if None.
         least: unflagged visits that suffice.
+        gpu_clocks_mhz: as `clocks_mhz`, of GPUs; see `usual_gpu_clocks_mhz`.
 
     Raises:
         InvalidInputError: `least` is not positive.
@@ -174,8 +190,16 @@ def kept_visits(
     if least < 1:
         raise InvalidInputError(f"least is {least}: a figure needs at least one visit")
     usual = usual_clocks_mhz(visits) if clocks_mhz is None else clocks_mhz
+    usual_gpu = usual_gpu_clocks_mhz(visits) if gpu_clocks_mhz is None else gpu_clocks_mhz
     excesses = [
-        max(_excesses(visit.conditions, thresholds, usual.get(visit.device_id)).values(), default=0)
+        max(
+            _excesses(
+                visit.conditions,
+                thresholds,
+                usual.get(visit.device_id),
+                usual_gpu.get(visit.device_id),
+            ).values()
+        )
         for visit in visits
     ]
     limit = 1.0
@@ -190,7 +214,10 @@ def kept_visits(
 
 
 def _excesses(
-    conditions: Conditions, thresholds: FlagThresholds, usual_clock_mhz: float | None
+    conditions: Conditions,
+    thresholds: FlagThresholds,
+    usual_clock_mhz: float | None,
+    usual_gpu_clock_mhz: float | None,
 ) -> dict[Flag, float]:
     """Per flag the condition as a multiple of its threshold: above 1 it is flagged."""
     crowding = 0.0
@@ -199,6 +226,8 @@ def _excesses(
         crowding = conditions.other_cpu_share * cores / thresholds.other_cores
     if conditions.waiting_share is not None:
         crowding = max(crowding, conditions.waiting_share / thresholds.waiting_share)
+    if conditions.other_gpu_share is not None:
+        crowding = max(crowding, conditions.other_gpu_share / thresholds.other_gpu_share)
     excesses = {Flag.CROWDED: crowding}
     if conditions.throttled:
         excesses[Flag.THROTTLED] = _THROTTLED_EXCESS
@@ -206,7 +235,14 @@ def _excesses(
         excesses[Flag.MEMORY_PRESSURE] = (
             conditions.memory_stall_share / thresholds.memory_stall_share
         )
-    if conditions.clock_mhz is not None and usual_clock_mhz:
-        lost_share = 1 - conditions.clock_mhz / usual_clock_mhz
-        excesses[Flag.SLOW_CLOCK] = lost_share / (1 - thresholds.clock_share)
+    lost_shares = [
+        1 - clock_mhz / usual_mhz
+        for clock_mhz, usual_mhz in (
+            (conditions.clock_mhz, usual_clock_mhz),
+            (conditions.gpu_clock_mhz, usual_gpu_clock_mhz),
+        )
+        if clock_mhz is not None and usual_mhz
+    ]
+    if lost_shares:
+        excesses[Flag.SLOW_CLOCK] = max(lost_shares) / (1 - thresholds.clock_share)
     return excesses

@@ -35,6 +35,12 @@ class Conditions:
             for want of memory, 0 to 1.
         power_mode: what the device is set to, in its own words; steadier than a clock reading.
         online_cores: cores that are switched on: those that `other_cpu_share` speaks of.
+        max_clock_mhz: the highest clock that the GPU of the target has, or the mean of those that
+            the cores in use have, where it runs on none.
+        gpu_clock_mhz: clock of the GPU that the target runs on; None where it runs on none.
+        other_gpu_share: share of the GPU's time that others used in the last second, 0 to 1.
+        other_gpu_memory_bytes: memory on the GPU that others held.
+        available_gpu_memory_bytes: memory on the GPU still to be had.
     """
 
     clock_mhz: float | None = None
@@ -48,6 +54,11 @@ class Conditions:
     memory_stall_share: float | None = None
     power_mode: str | None = None
     online_cores: int | None = None
+    max_clock_mhz: float | None = None
+    gpu_clock_mhz: float | None = None
+    other_gpu_share: float | None = None
+    other_gpu_memory_bytes: int | None = None
+    available_gpu_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

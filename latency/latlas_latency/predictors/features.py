@@ -23,8 +23,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_ops.lowering import lower
-from latlas_ops.network import Network
+from latlas_ops.kinds import op_nodes
 from latlas_ops.opspec import OpSpec
 from latlas_ops.space import ArchBatch, SearchSpace
 
@@ -65,8 +64,10 @@ def total_names(space: SearchSpace) -> tuple[str, ...]:
 
 
 def choice_names(space: SearchSpace) -> tuple[str, ...]:
-    """Names of the columns of `ArchFeatures.choices`: gene and choice."""
-    return tuple(f"{gene.name}={choice}" for gene in space.genes for choice in gene.choices)
+    """Names of the columns of `ArchFeatures.choices`: gene and choice, which may have a label."""
+    return tuple(
+        f"{gene.name}={label}" for gene in space.genes for label in gene.labels or gene.choices
+    )
 
 
 def _area(batch: ArchBatch) -> NDArray[np.float64]:
@@ -92,7 +93,7 @@ def _op_totals(op: OpSpec) -> dict[str, float]:
     def count(name: str, amount: float) -> None:
         totals[name] = totals.get(name, 0.0) + amount
 
-    for node in lower(Network.chain([op])).nodes:
+    for node in op_nodes(op):
         elements = math.prod(node.shape)
         count("nodes", 1)
         count("elements", elements)

@@ -5,7 +5,8 @@ measure again: a stretch of a series that shifted (`shifts`), a table entry that
 smaller op's (`entries`), and two runs of one subject that disagree (`runs`).
 """
 
-from latlas_latency.suspicion.entries import DIRECTIONS, MonotonicityBreak, monotonicity_breaks
+from latlas_latency.siblings import DIRECTIONS
+from latlas_latency.suspicion.entries import MonotonicityBreak, monotonicity_breaks
 from latlas_latency.suspicion.runs import Disagreement, disagreements
 from latlas_latency.suspicion.shifts import Shift, find_shifts
 

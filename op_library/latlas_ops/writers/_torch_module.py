@@ -28,6 +28,30 @@ class Mul(nn.Module):
         return tensor * scale
 
 
+class Concat(nn.Module):
+    """Channels behind one another."""
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Tensors `(n, c_i, h, w)` as one `(n, sum of c_i, h, w)`."""
+        return torch.cat(tensors, dim=1)
+
+
+class Crop(nn.Module):
+    """All but the first row and column."""
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """`(n, c, h, w)` → `(n, c, h - 1, w - 1)`."""
+        return tensor[:, :, 1:, 1:]
+
+
+class Zero(nn.Module):
+    """Zeros in the shape of the input."""
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """The tensor `(n, c, h, w)` less itself."""
+        return tensor - tensor
+
+
 class OpModule(nn.Module):
     """One op: its nodes as children, each named by its part, for example `depthwise`.
 
@@ -98,6 +122,7 @@ def _conv(node: Node) -> nn.Module:
         stride=node.attributes["stride"],
         padding=node.attributes["padding"],
         groups=groups,
+        dilation=node.attributes.get("dilation", 1),
         device="meta",
     )
 
@@ -132,4 +157,7 @@ _MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
     "flatten": lambda node: nn.Flatten(),
     "add": lambda node: Add(),
     "mul": lambda node: Mul(),
+    "concat": lambda node: Concat(),
+    "crop": lambda node: Crop(),
+    "zero": lambda node: Zero(),
 }

@@ -30,7 +30,18 @@ OPSET = 17
 IR_VERSION = 8
 """Format version of the models; the one that belongs to `OPSET`."""
 
-_RELU6_BOUNDS = ("relu6_min", "relu6_max")
+_CONSTANTS: Mapping[str, Mapping[str, NDArray[Any]]] = {
+    "relu6": {
+        "relu6_min": np.array(0, dtype=np.float32),
+        "relu6_max": np.array(6, dtype=np.float32),
+    },
+    "crop": {
+        "crop_starts": np.array([1, 1], dtype=np.int64),
+        "crop_ends": np.array([np.iinfo(np.int64).max] * 2, dtype=np.int64),
+        "crop_axes": np.array([2, 3], dtype=np.int64),
+    },
+}
+"""Inputs that every node of a primitive shares, stored once in a model that has such a node."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def write_onnx(
     nodes = [
         helper.make_node(
             _OPERATORS[node.primitive],
-            [*node.inputs, *_constant_inputs(node)],
+            [*_tensor_inputs(node), *_constant_inputs(node)],
             [node.output],
             node.name,
             **_ATTRIBUTES.get(node.primitive, _no_attributes)(node),
@@ -92,7 +103,13 @@ def write_onnx(
         for node in graph.nodes
     ]
     initializers = [
-        helper.make_tensor(name, TensorProto.FLOAT, array.shape, _little_endian(array), raw=True)
+        helper.make_tensor(
+            name,
+            TensorProto.INT64 if array.dtype == np.int64 else TensorProto.FLOAT,
+            array.shape,
+            _little_endian(array),
+            raw=True,
+        )
         for name, array in _constants(graph, weights).items()
     ]
     model = helper.make_model(
@@ -110,22 +127,30 @@ def write_onnx(
     return OnnxProgram(model.SerializeToString(deterministic=True), graph.tensor_positions())
 
 
-def _constants(graph: Graph, weights: Weights) -> dict[str, NDArray[np.float32]]:
-    """Everything the model stores: the weights in execution order, then the bounds of ReLU6."""
-    constants = {parameter.name: weights[parameter.name] for parameter in graph.parameters()}
-    if any(node.primitive == "relu6" for node in graph.nodes):
-        low, high = _RELU6_BOUNDS
-        constants |= {low: np.array(0, dtype=np.float32), high: np.array(6, dtype=np.float32)}
+def _constants(graph: Graph, weights: Weights) -> dict[str, NDArray[Any]]:
+    """Everything the model stores: the weights in execution order, then shared constants."""
+    constants: dict[str, NDArray[Any]] = {
+        parameter.name: weights[parameter.name] for parameter in graph.parameters()
+    }
+    present = {node.primitive for node in graph.nodes}
+    for primitive, shared in _CONSTANTS.items():
+        if primitive in present:
+            constants |= shared
     return constants
 
 
-def _little_endian(array: NDArray[np.float32]) -> bytes:
-    return array.astype("<f4", copy=False).tobytes()
+def _little_endian(array: NDArray[Any]) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _tensor_inputs(node: Node) -> tuple[str, ...]:
+    # A product with 0 would be folded into the convolution before it.
+    return node.inputs * 2 if node.primitive == "zero" else node.inputs
 
 
 def _constant_inputs(node: Node) -> tuple[str, ...]:
-    if node.primitive == "relu6":
-        return _RELU6_BOUNDS
+    if node.primitive in _CONSTANTS:
+        return tuple(_CONSTANTS[node.primitive])
     return tuple(parameter.name for parameter in node.parameters)
 
 
@@ -142,6 +167,9 @@ _OPERATORS: Mapping[str, str] = {
     "flatten": "Flatten",
     "add": "Add",
     "mul": "Mul",
+    "concat": "Concat",
+    "crop": "Slice",
+    "zero": "Sub",
 }
 
 
@@ -158,11 +186,19 @@ def _window(node: Node) -> dict[str, Any]:
     }
 
 
+def _conv(node: Node) -> dict[str, Any]:
+    attributes = {**_window(node), "group": node.attributes["groups"]}
+    if "dilation" in node.attributes:
+        attributes["dilations"] = [node.attributes["dilation"]] * 2
+    return attributes
+
+
 _ATTRIBUTES: Mapping[str, Callable[[Node], dict[str, Any]]] = {
-    "conv": lambda node: {**_window(node), "group": node.attributes["groups"]},
+    "conv": _conv,
     "linear": lambda node: {"transB": 1},
     "hsigmoid": lambda node: {"alpha": 1 / 6, "beta": 0.5},
     "max_pool": _window,
     "avg_pool": lambda node: {**_window(node), "count_include_pad": 0},
     "flatten": lambda node: {"axis": 1},
+    "concat": lambda node: {"axis": 1},
 }

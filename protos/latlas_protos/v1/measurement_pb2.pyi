@@ -81,6 +81,11 @@ class Conditions(google.protobuf.message.Message):
     MEMORY_STALL_SHARE_FIELD_NUMBER: builtins.int
     POWER_MODE_FIELD_NUMBER: builtins.int
     ONLINE_CORES_FIELD_NUMBER: builtins.int
+    MAX_CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    GPU_CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    OTHER_GPU_SHARE_FIELD_NUMBER: builtins.int
+    OTHER_GPU_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    AVAILABLE_GPU_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     clock_mhz: builtins.float
     temperature_celsius: builtins.float
     throttled: builtins.bool
@@ -92,6 +97,11 @@ class Conditions(google.protobuf.message.Message):
     memory_stall_share: builtins.float
     power_mode: builtins.str
     online_cores: builtins.int
+    max_clock_mhz: builtins.float
+    gpu_clock_mhz: builtins.float
+    other_gpu_share: builtins.float
+    other_gpu_memory_bytes: builtins.int
+    available_gpu_memory_bytes: builtins.int
     def __init__(
         self,
         *,
@@ -106,9 +116,16 @@ class Conditions(google.protobuf.message.Message):
         memory_stall_share: builtins.float | None = ...,
         power_mode: builtins.str | None = ...,
         online_cores: builtins.int | None = ...,
+        max_clock_mhz: builtins.float | None = ...,
+        gpu_clock_mhz: builtins.float | None = ...,
+        other_gpu_share: builtins.float | None = ...,
+        other_gpu_memory_bytes: builtins.int | None = ...,
+        available_gpu_memory_bytes: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_load_1min", b"_load_1min", "_memory_stall_share", b"_memory_stall_share", "_online_cores", b"_online_cores", "_other_cpu_share", b"_other_cpu_share", "_power_mode", b"_power_mode", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "_waiting_share", b"_waiting_share", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "load_1min", b"load_1min", "memory_stall_share", b"memory_stall_share", "online_cores", b"online_cores", "other_cpu_share", b"other_cpu_share", "power_mode", b"power_mode", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waiting_share", b"waiting_share"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_load_1min", b"_load_1min", "_memory_stall_share", b"_memory_stall_share", "_online_cores", b"_online_cores", "_other_cpu_share", b"_other_cpu_share", "_power_mode", b"_power_mode", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "_waiting_share", b"_waiting_share", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "load_1min", b"load_1min", "memory_stall_share", b"memory_stall_share", "online_cores", b"online_cores", "other_cpu_share", b"other_cpu_share", "power_mode", b"power_mode", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waiting_share", b"waiting_share"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_available_gpu_memory_bytes", b"_available_gpu_memory_bytes", "_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_gpu_clock_mhz", b"_gpu_clock_mhz", "_load_1min", b"_load_1min", "_max_clock_mhz", b"_max_clock_mhz", "_memory_stall_share", b"_memory_stall_share", "_online_cores", b"_online_cores", "_other_cpu_share", b"_other_cpu_share", "_other_gpu_memory_bytes", b"_other_gpu_memory_bytes", "_other_gpu_share", b"_other_gpu_share", "_power_mode", b"_power_mode", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "_waiting_share", b"_waiting_share", "available_gpu_memory_bytes", b"available_gpu_memory_bytes", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "gpu_clock_mhz", b"gpu_clock_mhz", "load_1min", b"load_1min", "max_clock_mhz", b"max_clock_mhz", "memory_stall_share", b"memory_stall_share", "online_cores", b"online_cores", "other_cpu_share", b"other_cpu_share", "other_gpu_memory_bytes", b"other_gpu_memory_bytes", "other_gpu_share", b"other_gpu_share", "power_mode", b"power_mode", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waiting_share", b"waiting_share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_available_gpu_memory_bytes", b"_available_gpu_memory_bytes", "_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_governor", b"_governor", "_gpu_clock_mhz", b"_gpu_clock_mhz", "_load_1min", b"_load_1min", "_max_clock_mhz", b"_max_clock_mhz", "_memory_stall_share", b"_memory_stall_share", "_online_cores", b"_online_cores", "_other_cpu_share", b"_other_cpu_share", "_other_gpu_memory_bytes", b"_other_gpu_memory_bytes", "_other_gpu_share", b"_other_gpu_share", "_power_mode", b"_power_mode", "_temperature_celsius", b"_temperature_celsius", "_throttled", b"_throttled", "_waiting_share", b"_waiting_share", "available_gpu_memory_bytes", b"available_gpu_memory_bytes", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "governor", b"governor", "gpu_clock_mhz", b"gpu_clock_mhz", "load_1min", b"load_1min", "max_clock_mhz", b"max_clock_mhz", "memory_stall_share", b"memory_stall_share", "online_cores", b"online_cores", "other_cpu_share", b"other_cpu_share", "other_gpu_memory_bytes", b"other_gpu_memory_bytes", "other_gpu_share", b"other_gpu_share", "power_mode", b"power_mode", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waiting_share", b"waiting_share"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_available_gpu_memory_bytes", b"_available_gpu_memory_bytes"]) -> typing.Literal["available_gpu_memory_bytes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_available_memory_bytes", b"_available_memory_bytes"]) -> typing.Literal["available_memory_bytes"] | None: ...
     @typing.overload
@@ -116,13 +133,21 @@ class Conditions(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_governor", b"_governor"]) -> typing.Literal["governor"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_clock_mhz", b"_gpu_clock_mhz"]) -> typing.Literal["gpu_clock_mhz"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_load_1min", b"_load_1min"]) -> typing.Literal["load_1min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_clock_mhz", b"_max_clock_mhz"]) -> typing.Literal["max_clock_mhz"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_memory_stall_share", b"_memory_stall_share"]) -> typing.Literal["memory_stall_share"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_online_cores", b"_online_cores"]) -> typing.Literal["online_cores"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_other_cpu_share", b"_other_cpu_share"]) -> typing.Literal["other_cpu_share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_other_gpu_memory_bytes", b"_other_gpu_memory_bytes"]) -> typing.Literal["other_gpu_memory_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_other_gpu_share", b"_other_gpu_share"]) -> typing.Literal["other_gpu_share"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_power_mode", b"_power_mode"]) -> typing.Literal["power_mode"] | None: ...
     @typing.overload
@@ -251,6 +276,7 @@ class Device(google.protobuf.message.Message):
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
     POWER_MODE_FIELD_NUMBER: builtins.int
     RUNTIMES_FIELD_NUMBER: builtins.int
+    CORES_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """Minted once and kept on the board."""
     fingerprint: builtins.str
@@ -264,6 +290,8 @@ class Device(google.protobuf.message.Message):
     power_mode: builtins.str
     @property
     def runtimes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuntimeCapability]: ...
+    @property
+    def cores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -277,7 +305,8 @@ class Device(google.protobuf.message.Message):
         memory_bytes: builtins.int = ...,
         power_mode: builtins.str = ...,
         runtimes: collections.abc.Iterable[global___RuntimeCapability] | None = ...,
+        cores: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "device_id", b"device_id", "device_model", b"device_model", "fingerprint", b"fingerprint", "host_name", b"host_name", "memory_bytes", b"memory_bytes", "n_cores", b"n_cores", "operating_system", b"operating_system", "power_mode", b"power_mode", "runtimes", b"runtimes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "cores", b"cores", "device_id", b"device_id", "device_model", b"device_model", "fingerprint", b"fingerprint", "host_name", b"host_name", "memory_bytes", b"memory_bytes", "n_cores", b"n_cores", "operating_system", b"operating_system", "power_mode", b"power_mode", "runtimes", b"runtimes"]) -> None: ...
 
 global___Device = Device

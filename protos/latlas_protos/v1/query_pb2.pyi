@@ -175,7 +175,9 @@ global___UploadProgramResponse = UploadProgramResponse
 
 @typing.final
 class ProfilePlan(google.protobuf.message.Message):
-    """Profile a search space: cover networks with and without per-node times, whole networks."""
+    """Profile a search space: cover networks, with per-node times where ops are measured in situ; ops in
+    chains or alone otherwise; whole networks.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -185,6 +187,8 @@ class ProfilePlan(google.protobuf.message.Message):
     N_VALIDATION_NETWORKS_FIELD_NUMBER: builtins.int
     MIN_OCCURRENCES_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    METHOD_FIELD_NUMBER: builtins.int
+    RESOLUTIONS_FIELD_NUMBER: builtins.int
     space: builtins.str
     n_training_networks: builtins.int
     n_calibration_networks: builtins.int
@@ -192,6 +196,12 @@ class ProfilePlan(google.protobuf.message.Message):
     min_occurrences: builtins.int
     """Each distinct op occurs in at least this many cover networks."""
     seed: builtins.int
+    method: builtins.str
+    """in-situ, chained or alone; empty: in-situ where the runtime times single nodes, else chained."""
+    @property
+    def resolutions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """That ops are measured at; empty for all of the space. What lies between can be interpolated."""
+
     def __init__(
         self,
         *,
@@ -201,8 +211,10 @@ class ProfilePlan(google.protobuf.message.Message):
         n_validation_networks: builtins.int = ...,
         min_occurrences: builtins.int = ...,
         seed: builtins.int = ...,
+        method: builtins.str = ...,
+        resolutions: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_occurrences", b"min_occurrences", "n_calibration_networks", b"n_calibration_networks", "n_training_networks", b"n_training_networks", "n_validation_networks", b"n_validation_networks", "seed", b"seed", "space", b"space"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["method", b"method", "min_occurrences", b"min_occurrences", "n_calibration_networks", b"n_calibration_networks", "n_training_networks", b"n_training_networks", "n_validation_networks", b"n_validation_networks", "resolutions", b"resolutions", "seed", b"seed", "space", b"space"]) -> None: ...
 
 global___ProfilePlan = ProfilePlan
 
@@ -290,15 +302,18 @@ class Sampling(google.protobuf.message.Message):
     TIMEOUT_NS_FIELD_NUMBER: builtins.int
     N_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
     TIME_BUDGET_NS_FIELD_NUMBER: builtins.int
+    TARGET_ERROR_FIELD_NUMBER: builtins.int
     n_rounds: builtins.int
     warmup_runs: builtins.int
     min_runs: builtins.int
     min_duration_ns: builtins.int
     timeout_ns: builtins.int
     n_extra_rounds: builtins.int
-    """Further visits at most, for a program whose visits disagree."""
+    """Further visits at most, for a program that is suspicious or not yet precise enough."""
     time_budget_ns: builtins.int
     """After it rounds end, except that every program is visited once; 0 for no limit."""
+    target_error: builtins.float
+    """Relative error that noise may leave, a fraction; 0 for as many rounds as were asked for."""
     def __init__(
         self,
         *,
@@ -309,8 +324,9 @@ class Sampling(google.protobuf.message.Message):
         timeout_ns: builtins.int = ...,
         n_extra_rounds: builtins.int = ...,
         time_budget_ns: builtins.int = ...,
+        target_error: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "n_extra_rounds", b"n_extra_rounds", "n_rounds", b"n_rounds", "time_budget_ns", b"time_budget_ns", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "n_extra_rounds", b"n_extra_rounds", "n_rounds", b"n_rounds", "target_error", b"target_error", "time_budget_ns", b"time_budget_ns", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
 
 global___Sampling = Sampling
 
@@ -363,6 +379,7 @@ class Campaign(google.protobuf.message.Message):
     N_VISITS_WANTED_FIELD_NUMBER: builtins.int
     N_VISITS_DONE_FIELD_NUMBER: builtins.int
     FAILED_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     target: builtins.str
     space: builtins.str
@@ -373,6 +390,8 @@ class Campaign(google.protobuf.message.Message):
     n_visits_done: builtins.int
     @property
     def failed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FailedTask]: ...
+    @property
+    def findings(self) -> global___Findings: ...
     def __init__(
         self,
         *,
@@ -385,10 +404,95 @@ class Campaign(google.protobuf.message.Message):
         n_visits_wanted: builtins.int = ...,
         n_visits_done: builtins.int = ...,
         failed: collections.abc.Iterable[global___FailedTask] | None = ...,
+        findings: global___Findings | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["created_ns", b"created_ns", "failed", b"failed", "n_tasks", b"n_tasks", "n_visits_done", b"n_visits_done", "n_visits_wanted", b"n_visits_wanted", "name", b"name", "space", b"space", "state", b"state", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["findings", b"findings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["created_ns", b"created_ns", "failed", b"failed", "findings", b"findings", "n_tasks", b"n_tasks", "n_visits_done", b"n_visits_done", "n_visits_wanted", b"n_visits_wanted", "name", b"name", "space", b"space", "state", b"state", "target", b"target"]) -> None: ...
 
 global___Campaign = Campaign
+
+@typing.final
+class Findings(google.protobuf.message.Message):
+    """What was found in the visits of a campaign when its rounds were done last; absent before that."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUSPICIONS_FIELD_NUMBER: builtins.int
+    ENTRY_ERROR_FIELD_NUMBER: builtins.int
+    LABEL_ERROR_FIELD_NUMBER: builtins.int
+    TARGET_ERROR_FIELD_NUMBER: builtins.int
+    N_SUSPICIONS_FIELD_NUMBER: builtins.int
+    N_REVISITED_FIELD_NUMBER: builtins.int
+    N_OPEN_FIELD_NUMBER: builtins.int
+    N_LABELS_UNKNOWN_FIELD_NUMBER: builtins.int
+    REMARKS_FIELD_NUMBER: builtins.int
+    entry_error: builtins.float
+    """Relative error that the noise of a table's entries adds to a network."""
+    label_error: builtins.float
+    """Largest relative standard error of a network's own latency."""
+    target_error: builtins.float
+    """What was wanted of both, as in Sampling."""
+    n_suspicions: builtins.int
+    """How many suspicions there are, were visited again, and are open."""
+    n_revisited: builtins.int
+    n_open: builtins.int
+    n_labels_unknown: builtins.int
+    """Networks whose own error is not known."""
+    @property
+    def suspicions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Suspicion]:
+        """Of one campaign that is asked for all; of listings and changes the first that are open."""
+
+    @property
+    def remarks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What could not be looked at, or is not known, and why."""
+
+    def __init__(
+        self,
+        *,
+        suspicions: collections.abc.Iterable[global___Suspicion] | None = ...,
+        entry_error: builtins.float | None = ...,
+        label_error: builtins.float | None = ...,
+        target_error: builtins.float = ...,
+        n_suspicions: builtins.int = ...,
+        n_revisited: builtins.int = ...,
+        n_open: builtins.int = ...,
+        n_labels_unknown: builtins.int = ...,
+        remarks: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_entry_error", b"_entry_error", "_label_error", b"_label_error", "entry_error", b"entry_error", "label_error", b"label_error"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_entry_error", b"_entry_error", "_label_error", b"_label_error", "entry_error", b"entry_error", "label_error", b"label_error", "n_labels_unknown", b"n_labels_unknown", "n_open", b"n_open", "n_revisited", b"n_revisited", "n_suspicions", b"n_suspicions", "remarks", b"remarks", "suspicions", b"suspicions", "target_error", b"target_error"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_entry_error", b"_entry_error"]) -> typing.Literal["entry_error"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_label_error", b"_label_error"]) -> typing.Literal["label_error"] | None: ...
+
+global___Findings = Findings
+
+@typing.final
+class Suspicion(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    REVISITED_FIELD_NUMBER: builtins.int
+    OPEN_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """stretch, disagreement or break."""
+    text: builtins.str
+    revisited: builtins.bool
+    """Whether visits were ordered because of it, and whether it is left nevertheless."""
+    open: builtins.bool
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        text: builtins.str = ...,
+        revisited: builtins.bool = ...,
+        open: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "open", b"open", "revisited", b"revisited", "text", b"text"]) -> None: ...
+
+global___Suspicion = Suspicion
 
 @typing.final
 class FailedTask(google.protobuf.message.Message):
@@ -487,7 +591,7 @@ class Measurement(google.protobuf.message.Message):
     task_id: builtins.str
     label: builtins.str
     role: builtins.str
-    """cover, training, calibration, validation, selected, alone or measured."""
+    """cover, chain, training, calibration, validation, selected, alone or measured."""
     mode: builtins.str
     subject: builtins.str
     @property
@@ -548,15 +652,19 @@ class BuildTableRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     CAMPAIGN_FIELD_NUMBER: builtins.int
+    INTERPOLATE_FIELD_NUMBER: builtins.int
     name: builtins.str
     campaign: builtins.str
+    interpolate: builtins.bool
+    """Give ops that were not measured, but lie between measured ones, interpolated entries."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         campaign: builtins.str = ...,
+        interpolate: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["campaign", b"campaign", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["campaign", b"campaign", "interpolate", b"interpolate", "name", b"name"]) -> None: ...
 
 global___BuildTableRequest = BuildTableRequest
 
@@ -910,6 +1018,7 @@ class Revalidation(google.protobuf.message.Message):
     NOISE_FIELD_NUMBER: builtins.int
     N_NETWORKS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    CONSTANT_SHARE_FIELD_NUMBER: builtins.int
     verdict: builtins.str
     """valid, rescale or rebuild."""
     scale: builtins.float
@@ -918,11 +1027,15 @@ class Revalidation(google.protobuf.message.Message):
     error_as_is: builtins.float
     error_rescaled: builtins.float
     scatter: builtins.float
-    """Relative standard deviation of the networks about the scale, and what was to be expected."""
+    """Relative standard deviation of the networks about scale and constant, and what was to be
+    expected.
+    """
     expected_scatter: builtins.float
     noise: builtins.float
     n_networks: builtins.int
     reason: builtins.str
+    constant_share: builtins.float
+    """What every network takes longer beside the scale, as a share of a middling latency."""
     def __init__(
         self,
         *,
@@ -936,8 +1049,9 @@ class Revalidation(google.protobuf.message.Message):
         noise: builtins.float = ...,
         n_networks: builtins.int = ...,
         reason: builtins.str = ...,
+        constant_share: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["error_as_is", b"error_as_is", "error_rescaled", b"error_rescaled", "expected_scatter", b"expected_scatter", "n_networks", b"n_networks", "noise", b"noise", "reason", b"reason", "scale", b"scale", "scale_error", b"scale_error", "scatter", b"scatter", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["constant_share", b"constant_share", "error_as_is", b"error_as_is", "error_rescaled", b"error_rescaled", "expected_scatter", b"expected_scatter", "n_networks", b"n_networks", "noise", b"noise", "reason", b"reason", "scale", b"scale", "scale_error", b"scale_error", "scatter", b"scatter", "verdict", b"verdict"]) -> None: ...
 
 global___Revalidation = Revalidation
 
@@ -974,11 +1088,14 @@ class PredictRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     LEVEL_FIELD_NUMBER: builtins.int
     ALLOW_ESTIMATES_FIELD_NUMBER: builtins.int
+    INTERPOLATE_FIELD_NUMBER: builtins.int
     ARCHITECTURES_FIELD_NUMBER: builtins.int
     NETWORKS_FIELD_NUMBER: builtins.int
     model: builtins.str
     level: builtins.float
     allow_estimates: builtins.bool
+    interpolate: builtins.bool
+    """Interpolate ops that a table holds no entry for, but that lie between measured ones."""
     @property
     def architectures(self) -> global___Architectures: ...
     @property
@@ -989,11 +1106,12 @@ class PredictRequest(google.protobuf.message.Message):
         model: builtins.str = ...,
         level: builtins.float = ...,
         allow_estimates: builtins.bool = ...,
+        interpolate: builtins.bool = ...,
         architectures: global___Architectures | None = ...,
         networks: global___Networks | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["architectures", b"architectures", "networks", b"networks", "subjects", b"subjects"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allow_estimates", b"allow_estimates", "architectures", b"architectures", "level", b"level", "model", b"model", "networks", b"networks", "subjects", b"subjects"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_estimates", b"allow_estimates", "architectures", b"architectures", "interpolate", b"interpolate", "level", b"level", "model", b"model", "networks", b"networks", "subjects", b"subjects"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["subjects", b"subjects"]) -> typing.Literal["architectures", "networks"] | None: ...
 
 global___PredictRequest = PredictRequest

@@ -26,8 +26,8 @@ from sqlalchemy import (
 
 from latlas_coordinator.domain import LeaseState
 
-SCHEMA_VERSION = 2
-"""History: 2 compresses programs."""
+SCHEMA_VERSION = 3
+"""History: 2 compresses programs; 3 keeps what was found in the visits of a campaign."""
 
 metadata = MetaData()
 
@@ -96,6 +96,8 @@ campaigns = Table(
     Column("created_ns", BigInteger, nullable=False),
     Column("plan", JSON, nullable=False),
     Column("sampling", JSON, nullable=False),
+    # Null until its rounds were done once.
+    Column("findings", JSON(none_as_null=True)),
 )
 
 tasks = Table(

@@ -11,12 +11,13 @@ from latlas_coordinator.storage.base import Store
 from latlas_coordinator.storage.sql.agents import AgentRows
 from latlas_coordinator.storage.sql.artefacts import ArtefactRows
 from latlas_coordinator.storage.sql.leases import LeaseRows
+from latlas_coordinator.storage.sql.rounds import RoundRows
 from latlas_coordinator.storage.sql.visits import VisitRows
 from latlas_coordinator.storage.sql.work import WorkRows
 from latlas_ops.errors import InvalidInputError, StorageError
 
 
-class SqlStore(AgentRows, ArtefactRows, WorkRows, LeaseRows, VisitRows):
+class SqlStore(AgentRows, ArtefactRows, WorkRows, RoundRows, LeaseRows, VisitRows):
     """The store on an SQL database; see `Store` for what each method does."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, inspect, select, update
 
 from latlas_coordinator.storage.packing import pack_program
 from latlas_coordinator.storage.sql import schema as db
@@ -12,8 +12,17 @@ def upgrade(connection: Connection, version: int) -> None:
     """Takes a database from schema `version` to `SCHEMA_VERSION`, in the caller's transaction."""
     if version == 1:
         _compress_programs(connection)
+    if version <= 2:
+        _add_findings(connection)
     if version < db.SCHEMA_VERSION:
         connection.execute(update(db.schema).values(version=db.SCHEMA_VERSION))
+
+
+def _add_findings(connection: Connection) -> None:
+    """Version 3: campaigns have findings."""
+    columns = {column["name"] for column in inspect(connection).get_columns(db.campaigns.name)}
+    if db.campaigns.c.findings.name not in columns:
+        connection.exec_driver_sql("ALTER TABLE campaigns ADD COLUMN findings JSON")
 
 
 def _compress_programs(connection: Connection) -> None:

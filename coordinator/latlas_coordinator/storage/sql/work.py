@@ -36,6 +36,7 @@ from latlas_coordinator.domain import (
 from latlas_coordinator.storage.packing import (
     arch_from_json,
     arch_to_json,
+    findings_from_json,
     plan_from_json,
     plan_to_json,
 )
@@ -43,16 +44,16 @@ from latlas_coordinator.storage.sql import schema as db
 from latlas_coordinator.storage.sql.engine import SqlBase
 from latlas_ops.errors import ConflictError, NotFoundError
 
-_RUNNING = db.campaigns.c.state == CampaignState.RUNNING.value
-_NOT_GIVEN_UP = db.tasks.c.error_code.is_(None)
-_VISITS_OF_TASK = (
+RUNNING = db.campaigns.c.state == CampaignState.RUNNING.value
+NOT_GIVEN_UP = db.tasks.c.error_code.is_(None)
+VISITS_OF_TASK = (
     select(func.count())
     .select_from(db.visits)
     .where(db.visits.c.task_id == db.tasks.c.task_id)
     .correlate(db.tasks)
     .scalar_subquery()
 )
-_OPEN = and_(_NOT_GIVEN_UP, db.tasks.c.n_rounds > _VISITS_OF_TASK)
+_OPEN = and_(NOT_GIVEN_UP, db.tasks.c.n_rounds > VISITS_OF_TASK)
 
 
 class WorkRows(SqlBase):
@@ -115,12 +116,12 @@ class WorkRows(SqlBase):
         with self._writing() as connection:
             if not campaign_is_there(connection, name):
                 raise no_campaign(connection, name)
-            ending = update(db.campaigns).where(db.campaigns.c.name == name, _RUNNING)
+            ending = update(db.campaigns).where(db.campaigns.c.name == name, RUNNING)
             if state is CampaignState.FINISHED:
-                ending = ending.where(~_has_open())
+                ending = ending.where(~has_open())
             connection.execute(ending.values(state=state.value))
             if state is CampaignState.CANCELLED:
-                _cancel_leases(connection, name)
+                cancel_leases(connection, name)
 
     def list_tasks(self, campaign: str) -> list[TaskProgress]:
         """See `Store.list_tasks`."""
@@ -132,7 +133,7 @@ class WorkRows(SqlBase):
     def list_open_tasks(self) -> list[TaskProgress]:
         """See `Store.list_open_tasks`."""
         with self._reading() as connection:
-            return _progress(connection, and_(_RUNNING, _OPEN))
+            return _progress(connection, and_(RUNNING, _OPEN))
 
     def give_up_task(self, failure: TaskFailure) -> None:
         """See `Store.give_up_task`."""
@@ -145,61 +146,8 @@ class WorkRows(SqlBase):
             if not changed.rowcount:
                 raise NotFoundError(f"no task {failure.task_id!r}")
 
-    def list_complete_campaigns(self) -> list[Campaign]:
-        """See `Store.list_complete_campaigns`."""
-        query = select(db.campaigns).where(_RUNNING, ~_has_open()).order_by(db.campaigns.c.number)
-        with self._reading() as connection:
-            return [_campaign(row) for row in connection.execute(query)]
 
-    def list_first_leases(self) -> dict[str, int]:
-        """See `Store.list_first_leases`."""
-        query = (
-            select(db.leases.c.campaign, func.min(db.leases.c.created_ns))
-            .join(db.campaigns, db.campaigns.c.name == db.leases.c.campaign)
-            .where(_RUNNING)
-            .group_by(db.leases.c.campaign)
-        )
-        with self._reading() as connection:
-            return {name: int(created_ns) for name, created_ns in connection.execute(query)}
-
-    def end_rounds(self, campaign: str) -> bool:
-        """See `Store.end_rounds`."""
-        most = case((_VISITS_OF_TASK > 1, _VISITS_OF_TASK), else_=1)
-        with self._writing() as connection:
-            if not campaign_is_there(connection, campaign):
-                raise no_campaign(connection, campaign)
-            changed = connection.execute(
-                update(db.tasks)
-                .where(db.tasks.c.campaign == campaign, _NOT_GIVEN_UP, db.tasks.c.n_rounds > most)
-                .values(n_rounds=most)
-            )
-            if changed.rowcount:
-                _cancel_leases(connection, campaign)
-            return bool(changed.rowcount)
-
-    def add_rounds(self, n_rounds: Mapping[str, int]) -> None:
-        """See `Store.add_rounds`."""
-        with self._writing() as connection:
-            for task_id, n_more in n_rounds.items():
-                changed = connection.execute(
-                    update(db.tasks)
-                    .where(db.tasks.c.task_id == task_id)
-                    .values(n_rounds=db.tasks.c.n_rounds + n_more)
-                )
-                if not changed.rowcount:
-                    raise NotFoundError(f"no task {task_id!r}")
-            owners = select(db.tasks.c.campaign).where(db.tasks.c.task_id.in_(n_rounds))
-            connection.execute(
-                update(db.campaigns)
-                .where(
-                    db.campaigns.c.name.in_(owners),
-                    db.campaigns.c.state == CampaignState.FINISHED.value,
-                )
-                .values(state=CampaignState.RUNNING.value)
-            )
-
-
-def _has_open() -> ColumnElement[bool]:
+def has_open() -> ColumnElement[bool]:
     """Whether a campaign has a task that lacks visits and was not given up."""
     return exists().where(db.tasks.c.campaign == db.campaigns.c.name, _OPEN)
 
@@ -218,7 +166,8 @@ def no_campaign(connection: Connection, name: str) -> NotFoundError:
     return NotFoundError(f"no campaign {name!r}; there are: {', '.join(names) or 'none yet'}")
 
 
-def _cancel_leases(connection: Connection, campaign: str) -> None:
+def cancel_leases(connection: Connection, campaign: str) -> None:
+    """Ends the active leases of a campaign as `CANCELLED`."""
     connection.execute(
         update(db.leases)
         .where(db.leases.c.campaign == campaign, db.leases.c.state == LeaseState.ACTIVE.value)
@@ -235,7 +184,8 @@ def _require(
         raise NotFoundError(f"no {what} {sorted(missing)[0]!r}: add it before the campaign")
 
 
-def _campaign(row: Row[Any]) -> Campaign:
+def campaign_from_row(row: Row[Any]) -> Campaign:
+    """A campaign as it is kept."""
     return Campaign(
         name=row.name,
         target=row.target,
@@ -284,7 +234,7 @@ def _statuses(
     failed: dict[str, list[FailedTask]] = defaultdict(list)
     for row in connection.execute(
         narrowed(select(db.tasks).join(db.campaigns, db.campaigns.c.name == db.tasks.c.campaign))
-        .where(~_NOT_GIVEN_UP)
+        .where(~NOT_GIVEN_UP)
         .order_by(db.tasks.c.number)
     ):
         failed[row.campaign].append(
@@ -292,11 +242,12 @@ def _statuses(
         )
     return [
         CampaignStatus(
-            campaign=_campaign(row),
+            campaign=campaign_from_row(row),
             n_tasks=counts[row.name].n_tasks if row.name in counts else 0,
             n_visits_wanted=int(counts[row.name].n_wanted) if row.name in counts else 0,
             n_visits_done=int(counts[row.name].n_done) if row.name in counts else 0,
             failed=tuple(failed[row.name]),
+            findings=findings_from_json(row.findings),
         )
         for row in rows
     ]
