@@ -81,7 +81,8 @@ def test_an_agent_attaches_measures_and_ends_cleanly(
     (device,) = hello.devices
     assert device.host_name == "shelf 3"
     assert device.device_model
-    assert {found.runtime for found in device.runtimes} >= {"onnxruntime", "misbehaving"}
+    runtimes = {found.runtime for found in device.runtimes}
+    assert runtimes == {"onnxruntime", "litert", "misbehaving"}
     kept = json.loads((state / "identity.json").read_text())
     assert (kept["agent_id"], kept["device_id"]) == (hello.agent_id, device.device_id)
     assert int((state / "epoch").read_text()) == hello.epoch

@@ -227,7 +227,7 @@ def test_a_target_whose_runtime_is_missing_is_not_added(latlas_at, lab):
     before = lab.targets()
     complaint = one_line(latlas_at("target", "add", "phone", "--runtime", "snpe"))
     assert "target 'phone' needs runtime 'snpe'" in complaint
-    assert "onnxruntime" in complaint
+    assert "offers: litert, onnxruntime" in complaint
     assert lab.targets() == before
 
 
