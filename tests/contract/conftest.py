@@ -14,8 +14,10 @@ import pytest
 from latlas_coordinator.domain import (
     AgentRecord,
     Campaign,
+    Findings,
     LeaseItem,
     LeaseRecord,
+    Looked,
     MeasuredProgram,
     MeasurePlan,
     NewLease,
@@ -125,6 +127,12 @@ class Fleet:
         ]
         self.store.create_campaign(Campaign(name, TARGET.name, plan, sampling, 5), tasks)
         return tasks
+
+    def finish(self, name: str) -> bool:
+        """Ends a campaign that is complete; whether it was."""
+        tasks = self.store.list_tasks(name)
+        looked = Looked.at(tasks, len(self.store.list_visit_summaries(name)))
+        return self.store.settle_campaign(name, Findings(), {}, looked)
 
     def lease(
         self,

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from latlas_coordinator.domain import AgentRecord, CampaignState, LeaseReference, LeaseState
+from latlas_coordinator.domain import AgentRecord, LeaseReference, LeaseState
 from latlas_ops.errors import ConflictError, NotFoundError
 
 
@@ -97,7 +97,7 @@ def test_a_device_holds_one_lease_and_says_for_which_campaign(fleet):
 
 def test_a_lease_of_a_cancelled_campaign_is_refused(fleet):
     tasks = fleet.campaign()
-    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    fleet.store.cancel_campaign("first")
     with pytest.raises(ConflictError, match="'first' is not running"):
         fleet.lease(tasks)
 
@@ -111,7 +111,7 @@ def test_a_lease_for_an_epoch_that_is_over_is_refused(fleet):
 
 def test_cancelling_a_campaign_cancels_its_leases(fleet):
     lease = fleet.lease(fleet.campaign())
-    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    fleet.store.cancel_campaign("first")
     assert fleet.store.list_active_leases() == []
     assert fleet.store.get_lease(lease.lease_id).state is LeaseState.CANCELLED
 

@@ -123,17 +123,17 @@ def test_a_missing_campaign_lists_those_that_exist(fleet, ask):
         getattr(fleet.store, ask)("nope")
 
 
-def test_ending_a_campaign_twice_keeps_the_first_end(fleet):
+def test_a_campaign_that_was_cancelled_is_not_finished_afterwards(fleet):
     fleet.campaign()
-    fleet.store.end_campaign("first", CampaignState.CANCELLED)
-    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    fleet.store.cancel_campaign("first")
+    assert not fleet.finish("first")
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.CANCELLED
 
 
 def test_only_running_campaigns_have_open_tasks_in_order(fleet):
     one, two = fleet.campaign("one", n_tasks=1), fleet.campaign("two")
     fleet.campaign("three")
-    fleet.store.end_campaign("three", CampaignState.CANCELLED)
+    fleet.store.cancel_campaign("three")
     assert [found.task for found in fleet.store.list_open_tasks()] == [*one, *two]
 
 
@@ -152,7 +152,7 @@ def test_a_task_that_is_given_up_leaves_the_campaign_complete(fleet):
     fleet.store.give_up_task(failure)
     assert fleet.store.list_open_tasks() == []
     assert complete(fleet) == ["first"]
-    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    assert fleet.finish("first")
     assert complete(fleet) == []
     status = fleet.store.get_campaign("first")
     assert status.campaign.state is CampaignState.FINISHED
@@ -185,15 +185,14 @@ def test_rounds_that_are_added_open_a_task_again(fleet):
 
 def test_rounds_that_are_added_to_a_finished_campaign_let_it_run_again(fleet):
     (task,) = fleet.campaign(n_tasks=1, n_rounds=1)
-    fleet.store.end_campaign("first", CampaignState.FINISHED)
-    assert fleet.store.get_campaign("first").campaign.state is CampaignState.RUNNING, "it is open"
+    assert not fleet.finish("first"), "it is open"
     report = fleet.report(1, fleet.lease([task]), fleet.visit(task, 0))
     fleet.store.record_reports([fleet.batch(report)], now_ns=1)
-    fleet.store.end_campaign("first", CampaignState.FINISHED)
+    assert fleet.finish("first")
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.FINISHED
     fleet.store.add_rounds("first", {task.task_id: 1})
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.RUNNING
-    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    fleet.store.cancel_campaign("first")
     fleet.store.add_rounds("first", {task.task_id: 1})
     assert fleet.store.get_campaign("first").campaign.state is CampaignState.CANCELLED
     fleet.store.add_rounds("first", {})
@@ -249,7 +248,7 @@ def test_a_campaign_that_changed_meanwhile_is_not_settled(fleet):
     first, second = visited_once(fleet)
     fleet.store.add_rounds("first", {first.task_id: 1})
     assert not fleet.store.settle_campaign("first", Findings((STRETCH,)), {second.task_id: 1}, ONCE)
-    fleet.store.end_campaign("first", CampaignState.CANCELLED)
+    fleet.store.cancel_campaign("first")
     assert not fleet.store.settle_campaign("first", Findings((STRETCH,)), {}, ONCE)
     status = fleet.store.get_campaign("first")
     assert (status.campaign.state, status.findings) == (CampaignState.CANCELLED, None)

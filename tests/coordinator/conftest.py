@@ -16,8 +16,9 @@ import pytest
 
 from latlas_coordinator.domain import (
     AgentRecord,
-    CampaignState,
+    Findings,
     LeaseItem,
+    Looked,
     NewLease,
     ProfilePlan,
     ProgramRecord,
@@ -433,7 +434,10 @@ class ImaginedDevice:
         store.record_reports([ReportBatch(self.agent.agent_id, self.agent.epoch, reports)], 0)
         store.finish_lease(self.agent.agent_id, self.agent.epoch, lease.reference)
         for done in store.list_complete_campaigns():
-            store.end_campaign(done.name, CampaignState.FINISHED)
+            looked = Looked.at(
+                store.list_tasks(done.name), len(store.list_visit_summaries(done.name))
+            )
+            store.settle_campaign(done.name, Findings(), {}, looked)
 
     def _visit(
         self, task: Task, program: ProgramRecord, number: int, rng: np.random.Generator

@@ -24,10 +24,10 @@ from latlas_coordinator.dashboard.heat_map import kind_map, space_map
 from latlas_coordinator.domain import (
     AgentRecord,
     Campaign,
-    CampaignState,
     Findings,
     LatencyModelRecord,
     LeaseItem,
+    Looked,
     MeasuredProgram,
     MeasurePlan,
     NewLease,
@@ -209,7 +209,8 @@ def fill(store: Store) -> None:
     )
     store.give_up_task(TaskFailure("task-m", "CorruptProgramError", "no runtime can load <it>"))
     for campaign in store.list_complete_campaigns():
-        store.end_campaign(campaign.name, CampaignState.FINISHED)
+        looked = Looked.at(store.list_tasks(campaign.name), 0)
+        store.settle_campaign(campaign.name, Findings(), {}, looked)
     store.put_latency_model(make_record(), dump_latency_model(make_table()))
     store.put_latency_model(make_record("pi5-mlp", "mlp"), b"not read here")
 
@@ -257,7 +258,7 @@ def test_campaigns_show_progress_and_why_tasks_failed(store: Store) -> None:
     text = words(page)
     assert "pi5-digits started 2 min ago pi5-ort space digits 3 tasks running" in text
     assert "5 of 12, 41 %" in text
-    assert "nothing that can be measured not looked at ✗ 1 mine: no runtime can load <it>" in text
+    assert "nothing that can be measured none ✗ 1 mine: no runtime can load <it>" in text
     assert "<it>" not in page
 
 
@@ -275,6 +276,10 @@ def test_campaigns_show_what_was_suspicious_and_how_precise_they_are(store: Stor
     assert "(settled)" in text
     assert "entries' noise costs a network 0.4 %" in text
     assert "<a>" not in page
+    (ended,) = (one for one in store.list_campaigns() if one.campaign.name == "mine")
+    assert "not looked at" in words(
+        views.campaigns([dataclasses.replace(ended, findings=None)], NOW_NS)
+    )
 
 
 def test_latency_models_show_their_error_beside_the_label_noise(store: Store) -> None:

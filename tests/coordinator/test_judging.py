@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from latlas_coordinator.domain import CampaignState, Role, Sampling, ValidationPlan
+from latlas_coordinator.domain import Role, Sampling, ValidationPlan
 from latlas_coordinator.handlers import latency_models
 from latlas_coordinator.handlers.campaigns import CampaignDefinition, start_campaign
 from latlas_coordinator.handlers.judging import revalidate_table, validate_table
@@ -122,7 +122,7 @@ def test_a_campaign_judges_the_table_it_was_started_for_once_it_has_ended(store)
     start(store, "open", dataclasses.replace(PLAN, seed=1))
     with pytest.raises(InvalidInputError, match="'open' still runs"):
         validate_table(store, "t1", "open")
-    store.end_campaign("open", CampaignState.CANCELLED)
+    store.cancel_campaign("open")
     with pytest.raises(InvalidInputError, match="has measured no network"):
         validate_table(store, "t1", "open")
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from latlas_coordinator.domain import (
-    CampaignState,
     MeasuredProgram,
     MeasurePlan,
     Role,
@@ -87,7 +86,7 @@ def test_validation_networks_are_not_fitted_on(store, imagined):
     fit = latency_models.fit_predictor(store, "with", "p1", kind="linear", seed=0, now_ns=8)
     imagined.start(store, "p2")
     imagined.measure(store, "p2", roles=(Role.COVER, Role.TRAINING, Role.CALIBRATION))
-    store.end_campaign("p2", CampaignState.CANCELLED)
+    store.cancel_campaign("p2")
     blind = latency_models.fit_predictor(store, "blind", "p2", kind="linear", seed=0, now_ns=8)
     assert blind.validation is None
     batch = SPACE.sample(20, np.random.default_rng(5))
@@ -113,7 +112,7 @@ def test_a_campaign_that_still_runs_gives_no_model(store, imagined):
     imagined.start(store, "running")
     with pytest.raises(InvalidInputError, match=r"'running' still runs \(0 of \d+ visits\)"):
         latency_models.build_table(store, "x", "running", now_ns=1)
-    store.end_campaign("running", CampaignState.CANCELLED)
+    store.cancel_campaign("running")
     with pytest.raises(InvalidInputError, match="has measured no cover network"):
         latency_models.build_table(store, "x", "running", now_ns=1)
     with pytest.raises(InvalidInputError, match="has measured no training network"):

@@ -8,7 +8,6 @@ import pytest
 from latlas_coordinator.chaining import alone_programs, chain_programs
 from latlas_coordinator.domain import (
     Campaign,
-    CampaignState,
     ProfilePlan,
     Role,
     Sampling,
@@ -201,6 +200,6 @@ def test_a_plan_that_was_kept_before_there_was_a_choice_is_in_situ():
 def test_a_campaign_without_chains_gives_no_table(empty, imagined):
     start(empty, "c", "chained")
     imagined.measure(empty, "c", roles=(Role.COVER, Role.CALIBRATION))
-    empty.end_campaign("c", CampaignState.CANCELLED)
+    empty.cancel_campaign("c")
     with pytest.raises(InvalidInputError, match="has measured no chain of ops"):
         latency_models.build_table(empty, "t", "c", now_ns=1)

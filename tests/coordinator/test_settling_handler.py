@@ -293,7 +293,7 @@ def test_a_campaign_cancelled_while_it_is_looked_at_stays_cancelled(live):
     one = live()
     one.work()
     (campaign,) = one.store.list_complete_campaigns()
-    one.store.end_campaign("c", CampaignState.CANCELLED)
+    one.store.cancel_campaign("c")
     assert not settle(one.store, campaign, one.now_ns)
     assert one.status.campaign.state is CampaignState.CANCELLED
 

@@ -86,7 +86,7 @@ def test_a_campaign_that_was_cancelled_or_is_out_of_time_is_not_visited_again(st
         suspicion.requeue(store, "t2", suspicion.find_suspicions(store, "t2"))
     imagined.start(store, "stopped")
     imagined.measure(store, "stopped", roles=(Role.COVER, Role.CALIBRATION))
-    store.end_campaign("stopped", CampaignState.CANCELLED)
+    store.cancel_campaign("stopped")
     latency_models.build_table(store, "t3", "stopped", now_ns=8)
     with pytest.raises(ConflictError, match="'stopped' was cancelled"):
         suspicion.requeue(store, "t3", suspicion.find_suspicions(store, "t3"))

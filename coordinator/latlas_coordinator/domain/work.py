@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -340,6 +341,11 @@ class Looked:
 
     n_rounds: int
     n_visits: int
+
+    @classmethod
+    def at(cls, tasks: Iterable[TaskProgress], n_visits: int) -> Looked:
+        """A look at these tasks and at so many visits."""
+        return cls(sum(progress.n_rounds for progress in tasks), n_visits)
 
 
 @dataclass(frozen=True)

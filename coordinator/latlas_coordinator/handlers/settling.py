@@ -80,7 +80,7 @@ def settle(
         why = "entries that cannot be right, or figures that are not precise enough"
         evidence = _entry_evidence(store, campaign, case.tasks)
         decision = settle_figures(case, decision.findings, evidence)
-    looked = _looked(case.tasks, len(case.visits))
+    looked = Looked.at(case.tasks, len(case.visits))
     if not store.settle_campaign(name, decision.findings, decision.rounds, looked):
         _LOG.info("campaign %s was changed while it was looked at", name)
         return False
@@ -114,12 +114,8 @@ def end_as_it_is(store: Store, campaign: Campaign, reason: str) -> bool:
     known = status.findings or Findings()
     remark = f"its visits could not be looked at: {reason}"
     findings = replace(known, remarks=(*known.remarks, remark))
-    looked = _looked(tasks, status.n_visits_done)
+    looked = Looked.at(tasks, status.n_visits_done)
     return store.settle_campaign(campaign.name, findings, {}, looked)
-
-
-def _looked(tasks: Sequence[TaskProgress], n_visits: int) -> Looked:
-    return Looked(sum(progress.n_rounds for progress in tasks), n_visits)
 
 
 def _entry_evidence(

@@ -143,7 +143,7 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
         self, request: query_pb2.CampaignRequest, context: Context
     ) -> query_pb2.Campaign:
         """See `query.proto`."""
-        await self._workers.store(self._store.end_campaign, request.name, CampaignState.CANCELLED)
+        await self._workers.store(self._store.cancel_campaign, request.name)
         self._coordinator.changes.notify()
         self._coordinator.dispatcher.wake()
         return await self.GetCampaign(request, context)

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from latlas_coordinator.domain import (
     AgentRecord,
     Campaign,
-    CampaignState,
     CampaignStatus,
     DeviceRecord,
     Findings,
@@ -143,11 +142,8 @@ class Store(ABC):
         """Every campaign with its progress, oldest first."""
 
     @abstractmethod
-    def end_campaign(self, name: str, state: CampaignState) -> None:
-        """Ends a running campaign; without effect on one that has ended.
-
-        `FINISHED` is without effect, too, where a task is open: it was given rounds meanwhile. If
-        `state` is `CANCELLED` its active leases end as `CANCELLED`.
+    def cancel_campaign(self, name: str) -> None:
+        """Cancels a running campaign and its active leases; without effect on one that has ended.
 
         Raises:
             NotFoundError: no campaign has that name.

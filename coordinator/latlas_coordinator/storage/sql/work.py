@@ -111,17 +111,17 @@ class WorkRows(SqlBase):
         with self._reading() as connection:
             return _statuses(connection)
 
-    def end_campaign(self, name: str, state: CampaignState) -> None:
-        """See `Store.end_campaign`."""
+    def cancel_campaign(self, name: str) -> None:
+        """See `Store.cancel_campaign`."""
         with self._writing() as connection:
             if not campaign_is_there(connection, name):
                 raise no_campaign(connection, name)
-            ending = update(db.campaigns).where(db.campaigns.c.name == name, RUNNING)
-            if state is CampaignState.FINISHED:
-                ending = ending.where(~has_open())
-            connection.execute(ending.values(state=state.value))
-            if state is CampaignState.CANCELLED:
-                cancel_leases(connection, name)
+            connection.execute(
+                update(db.campaigns)
+                .where(db.campaigns.c.name == name, RUNNING)
+                .values(state=CampaignState.CANCELLED.value)
+            )
+            cancel_leases(connection, name)
 
     def list_tasks(self, campaign: str) -> list[TaskProgress]:
         """See `Store.list_tasks`."""
