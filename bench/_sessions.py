@@ -1,6 +1,7 @@
 """Measuring sessions for `additivity.py`: real processes, real campaigns, raw visits in a store.
 
-A session that was interrupted is gone on with; what it has measured is not measured again.
+A session that was interrupted is gone on with; what it has measured is not measured again. Here is
+also what all benchmarks call device time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,13 @@ import numpy as np
 
 from latlas.lab import Lab, connect
 from latlas.progress import Progress
-from latlas.quickstart.measuring import await_device
+from latlas.quickstart.measuring import await_device, round_matrix
 from latlas.quickstart.processes import Fleet, exclusive, fleet
 from latlas.records import CAREFUL, CampaignStatus, Measurement, Sampling
 from latlas_coordinator.domain import CampaignState
 from latlas_coordinator.storage import Store
 from latlas_coordinator.storage.sql import open_store
+from latlas_latency.measurement import Visit
 from latlas_latency.measurement.statistics import label_noise
 from latlas_latency.observations import telling_common_mode
 from latlas_latency.table import NOISY_SITTING
@@ -121,6 +123,19 @@ def judging_campaign(store: Store, level: str) -> str:
         if name in ended:
             return name
     raise InvalidInputError(f"level {level!r} was never validated; remove its session")
+
+
+def device_seconds(visits: Iterable[Visit]) -> float:
+    """Time of all inferences of `visits`, warm-up included, each of it taken as the median one.
+
+    What a table costs is the time of all visits that were made for it: those that were disturbed,
+    which it passes over, as well.
+    """
+    spent_ns = (
+        visit.duration_ns + visit.warmup_runs * float(np.median(visit.network_ns))
+        for visit in visits
+    )
+    return sum(spent_ns) / 1e9
 
 
 def measure_session(
@@ -258,12 +273,7 @@ class _Session:
 
 def _noise(rows: Sequence[Measurement]) -> float:
     """Common-mode-free noise of a sitting, NaN with one round."""
-    n_rounds = 1 + max(visit.round for row in rows for visit in row.visits)
-    matrix = np.full((len(rows), n_rounds), np.nan)
-    for index, row in enumerate(rows):
-        for visit in row.visits:
-            if not visit.left_out:
-                matrix[index, visit.round] = visit.median_ns
+    matrix = round_matrix(rows)
     return label_noise(matrix / telling_common_mode(matrix).factors)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from _sessions import (
     QUICK,
     SESSION,
     Amounts,
+    device_seconds,
     judging_campaign,
     measure_session,
     open_stores,
@@ -157,6 +159,7 @@ def _judge(session: str, store: Store) -> Iterator[Judged]:
                 store, source_campaign, (Role.COVER, Role.CALIBRATION)
             )
         ]
+        visits = store.read_visits(source_campaign, (Role.COVER, Role.CALIBRATION))
         started = [visit.started_ns for seen in source for visit in seen.visits]
         yield Judged(
             session,
@@ -168,22 +171,9 @@ def _judge(session: str, store: Store) -> Iterator[Judged]:
                 observation
                 for _, observation in read_observations(store, campaign, (Role.CALIBRATION,))
             ),
-            _device_seconds(store, source_campaign),
+            device_seconds(itertools.chain.from_iterable(visits.values())),
             (max(started) - min(started)) / 1e9,
         )
-
-
-def _device_seconds(store: Store, campaign: str) -> float:
-    """Time of all inferences of the networks behind a table, those of disturbed visits as well."""
-    visits = store.read_visits(campaign, (Role.COVER, Role.CALIBRATION))
-    return (
-        sum(
-            visit.duration_ns + visit.warmup_runs * float(np.median(visit.network_ns))
-            for of_task in visits.values()
-            for visit in of_task
-        )
-        / 1e9
-    )
 
 
 # -- figures ---------------------------------------------------------------------------------

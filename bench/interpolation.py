@@ -15,6 +15,7 @@ Exit code 0 when every bar holds, 1 when one does not, 2 when there is nothing t
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -24,14 +25,13 @@ from pathlib import Path
 import numpy as np
 
 from _figures import EXIT_UNUSABLE, as_table, exit_code, write_json
-from _sessions import DISTURBED, judging_campaign, open_stores
+from _sessions import DISTURBED, device_seconds, judging_campaign, open_stores
 from latlas.cli.options import rising
 from latlas.report.figures import Figure
 from latlas_coordinator.domain import Role
 from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.planning import covered_choices
 from latlas_coordinator.storage import Store
-from latlas_latency.baselines import device_time_ns
 from latlas_latency.comparison import validate
 from latlas_latency.entries import INTERPOLATED
 from latlas_latency.measurement import PROFILED
@@ -61,7 +61,7 @@ class Compared:
         part: that of the kept ones, the rest interpolated.
         whole_validation, part_validation: their errors on the unseen networks, calibrated for the
             session.
-        whole_seconds, part_seconds: device time of the networks behind them.
+        whole_seconds, part_seconds: device time of all visits that were made for them.
     """
 
     name: str
@@ -125,7 +125,8 @@ def compare(session: str, store: Store, resolutions: Sequence[int] = ()) -> Iter
         except NotFoundError:
             continue
         campaign, space = source.campaign, get_space(source.space)
-        cover = _observations(store, campaign, Role.COVER)
+        cover_tasks = read_observations(store, campaign, (Role.COVER,))
+        cover = [seen for _, seen in cover_tasks]
         calibration = _observations(store, campaign, Role.CALIBRATION)
         judging = judging_campaign(store, target.name)
         unseen = _observations(store, judging, Role.VALIDATION, Role.SELECTED)
@@ -137,6 +138,9 @@ def compare(session: str, store: Store, resolutions: Sequence[int] = ()) -> Iter
         whole = _table(cover, calibration, space)
         part = with_interpolation_check(_table(inside, near, space), beyond, [*inside, *near])
         part = part.interpolated(space)
+        by_task = store.read_visits(campaign, (Role.COVER, Role.CALIBRATION))
+        visits = list(itertools.chain.from_iterable(by_task.values()))
+        left_out = {task.task_id for task, seen in cover_tasks if not _is_of(space, seen, kept)}
         between = [i for i, seen in enumerate(unseen) if not _is_of(space, seen, kept)]
         yield Compared(
             f"{target.name.upper()}, {session}",
@@ -145,8 +149,8 @@ def compare(session: str, store: Store, resolutions: Sequence[int] = ()) -> Iter
             part,
             validate(whole, unseen, space, anchors=anchors, parts={_PART: between}),
             validate(part, unseen, space, anchors=anchors, parts={_PART: between}),
-            device_time_ns([*cover, *calibration]) / 1e9,
-            device_time_ns([*inside, *calibration]) / 1e9,
+            device_seconds(visits),
+            device_seconds(visit for visit in visits if visit.task_id not in left_out),
         )
 
 

@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from _figures import EXIT_UNUSABLE, as_table, exit_code, write_json
+from _sessions import device_seconds
 from latlas.progress import Progress
 from latlas.report.figures import Figure
 from latlas_agent.runtimes.onnxruntime import OnnxRuntime
@@ -52,6 +54,13 @@ LEAST_WITHIN_5 = 0.95
 WARMUP_RUNS, MIN_RUNS = 2, 3
 _SESSION_BYTES = 4 << 30
 _LEVEL = 0.9
+
+ENTRY_SOURCES = {
+    IN_SITU: (Role.COVER, PROFILED),
+    CHAINED: (Role.CHAIN, PLAIN),
+    ALONE: (Role.ALONE, PLAIN),
+}
+"""What the entries of a method come from: method → role and mode."""
 
 
 @dataclass(frozen=True)
@@ -89,25 +98,27 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Sitting:
-    """What was measured, by role and mode."""
+    """What was measured, by role and mode.
+
+    Attributes:
+        space: the search space.
+        target: what it was measured on.
+        found: what tables are made from, without visits that were disturbed.
+        visits: every visit.
+    """
 
     space: SearchSpace
     target: Target
     found: Mapping[tuple[Role, str], tuple[Observation, ...]]
+    visits: Mapping[tuple[Role, str], Sequence[Visit]]
 
     def of(self, role: Role, mode: str = PLAIN) -> tuple[Observation, ...]:
         """The observations of a role in a mode."""
         return self.found[role, mode]
 
-    def entry_source(self, method: str) -> tuple[Observation, ...]:
-        """What the entries of a method come from."""
-        if method == IN_SITU:
-            return self.of(Role.COVER, PROFILED)
-        return self.of(Role.CHAIN if method == CHAINED else Role.ALONE)
-
     def table(self, method: str, *, calibrated: bool = True) -> LookupTable:
         """The table of a method."""
-        source = self.entry_source(method)
+        source = self.of(*ENTRY_SOURCES[method])
         plain, calibration = self.of(Role.COVER), self.of(Role.CALIBRATION)
         if not calibrated:
             calibration = ()
@@ -125,16 +136,9 @@ class Sitting:
         )
 
     def device_seconds(self, method: str) -> float:
-        """Time of all inferences behind the table of a method, warm-up included."""
-        whole = (*self.of(Role.COVER), *self.of(Role.CALIBRATION))
-        return (
-            sum(
-                visit.duration_ns + visit.warmup_runs * float(np.median(visit.network_ns))
-                for seen in (*self.entry_source(method), *whole)
-                for visit in seen.visits
-            )
-            / 1e9
-        )
+        """Device time of all visits that were made for the table of a method."""
+        behind = (ENTRY_SOURCES[method], (Role.COVER, PLAIN), (Role.CALIBRATION, PLAIN))
+        return device_seconds(visit for source in behind for visit in self.visits[source])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,7 +217,10 @@ def measure(space: SearchSpace, items: Sequence[Item], amounts: Amounts) -> Sitt
             for done, (index, round_) in enumerate(order, 1):
                 visits[index].append(_visit(worker, scratch, items[index], index, round_, amounts))
                 bar.update(done)
-    return Sitting(space, target, _by_role(items, visits, target))
+    by_source: dict[tuple[Role, str], list[Visit]] = defaultdict(list)
+    for item, of_item in zip(items, visits, strict=True):
+        by_source[item.role, item.mode] += of_item
+    return Sitting(space, target, _by_role(items, visits, target), by_source)
 
 
 def _visit(

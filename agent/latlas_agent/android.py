@@ -7,7 +7,6 @@ print: what cannot be understood is None, and no text raises.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import subprocess
@@ -15,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from latlas_agent.sysfs import plausible_celsius, to_float
 
 Shell = Callable[[str], str]
 """Runs a command line and returns what it prints; empty where it cannot be run."""
@@ -34,7 +35,6 @@ _STATUS = re.compile(r"^\s*Thermal Status:\s*(\d+)", re.M)
 _TEMPERATURE = re.compile(r"Temperature\{([^}]*)\}")
 _CHIP_TYPES = frozenset({"0", "1", "9", "10", "13"})  # CPU, GPU, NPU, TPU, SoC
 _SKIN_TYPE = "3"
-_PLAUSIBLE_CELSIUS = (-50.0, 200.0)
 
 _POWERED = ("AC powered", "USB powered", "Wireless powered", "Dock powered")
 _CHARGING = "2"
@@ -268,13 +268,13 @@ def parse_battery(text: str) -> Battery:
         key, found, value = line.partition(":")
         if found:
             fields.setdefault(key.strip(), value.strip())
-    level, scale = _number(fields.get("level", "")), _number(fields.get("scale", "100"))
-    tenths = _number(fields.get("temperature", ""))
+    level, scale = to_float(fields.get("level", "")), to_float(fields.get("scale", "100"))
+    tenths = to_float(fields.get("temperature", ""))
     powered = [fields[name] == "true" for name in _POWERED if name in fields]
     status = fields.get("status", "")
     return Battery(
         level=level / scale if level is not None and scale else None,
-        celsius=_plausible(None if tenths is None else tenths / 10),
+        celsius=plausible_celsius(None if tenths is None else tenths / 10),
         powered=any(powered) if powered else None,
         charging=status == _CHARGING if status.isdigit() else None,
     )
@@ -296,7 +296,7 @@ def parse_app_use(text: str) -> list[AppUse]:
     found = [
         AppUse(name, int(pid), percent / 100)
         for share, pid, name in _USE.findall(text)
-        if (percent := _number(share)) is not None
+        if (percent := to_float(share)) is not None
     ]
     return sorted(found, key=lambda use: -use.cores)
 
@@ -308,18 +308,5 @@ def _ask(shell: Shell, command: str) -> str:
 
 
 def _hottest(sensors: list[dict[str, str]]) -> float | None:
-    values = (_plausible(_number(sensor.get("mValue", ""))) for sensor in sensors)
+    values = (plausible_celsius(to_float(sensor.get("mValue", ""))) for sensor in sensors)
     return max((value for value in values if value is not None), default=None)
-
-
-def _plausible(celsius: float | None) -> float | None:
-    low, high = _PLAUSIBLE_CELSIUS
-    return celsius if celsius is not None and low < celsius < high else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

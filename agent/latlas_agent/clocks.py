@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from latlas_agent.sysfs import read_int, read_text
+from latlas_agent.sysfs import read_int, read_text, to_float
 
 _CPU = Path("sys/devices/system/cpu")
 _KHZ_PER_MHZ = 1000
@@ -63,9 +63,6 @@ def _cpuinfo_mhz(root: Path, cores: Sequence[int]) -> list[float]:
         key, _, value = (part.strip() for part in line.partition(":"))
         if key == "processor" and value.isdigit():
             core = int(value)
-        elif key == "cpu MHz" and core in cores:
-            try:
-                clocks.append(float(value))
-            except ValueError:
-                continue
+        elif key == "cpu MHz" and core in cores and (clock_mhz := to_float(value)) is not None:
+            clocks.append(clock_mhz)
     return clocks

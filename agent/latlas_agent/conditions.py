@@ -11,7 +11,14 @@ from pathlib import Path
 from latlas_agent.android import Phone
 from latlas_agent.clocks import read_clock_mhz, read_max_clock_mhz
 from latlas_agent.gpu import Gpu
-from latlas_agent.sysfs import read_int, read_meminfo_bytes, read_nvpmodel, read_text
+from latlas_agent.sysfs import (
+    plausible_celsius,
+    read_int,
+    read_meminfo_bytes,
+    read_nvpmodel,
+    read_text,
+    to_float,
+)
 from latlas_latency.measurement import Conditions
 
 _CPU = Path("sys/devices/system/cpu")
@@ -21,7 +28,6 @@ _PI_THROTTLED_NOW = 0b1110  # frequency capped, throttled, soft temperature limi
 _PI_THROTTLED_SINCE_BOOT = _PI_THROTTLED_NOW << 16
 _CPU_COOLING_TYPES = ("processor", "cpufreq", "thermal-cpufreq", "cpu")
 _CORE_LINE = re.compile(r"cpu\d+")
-_PLAUSIBLE_CELSIUS = (-50.0, 200.0)
 _NS_PER_S = 1_000_000_000
 _NS_PER_US = 1000
 
@@ -94,7 +100,7 @@ def take_snapshot(root: Path, cores: Sequence[int], own_cpu_ns: int, monotonic_n
         throttle_events=_throttle_events(root),
         throttle_flags=read_int(root / _RASPBERRY_PI_FLAGS, base=16),
         cooling=_cooling(root),
-        load_1min=_number(load[0]) if load else None,
+        load_1min=to_float(load[0]) if load else None,
         busy_ticks=busy_ticks,
         total_ticks=total_ticks,
         own_cpu_ns=own_cpu_ns,
@@ -250,13 +256,12 @@ def _processor_time(root: Path) -> tuple[int | None, int | None, int | None]:
 
 
 def _temperature_celsius(root: Path) -> float | None:
-    low, high = _PLAUSIBLE_CELSIUS
     temperatures = [
-        millidegrees / 1000
+        plausible_celsius(millidegrees / 1000)
         for zone in (root / "sys/class/thermal").glob("thermal_zone*")
         if (millidegrees := read_int(zone / "temp")) is not None
     ]
-    return max((t for t in temperatures if low < t < high), default=None)
+    return max((t for t in temperatures if t is not None), default=None)
 
 
 def _throttle_events(root: Path) -> int | None:
@@ -276,10 +281,3 @@ def _cooling(root: Path) -> bool | None:
         and (state := read_int(device / "cur_state")) is not None
     ]
     return any(states) if states else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -1,11 +1,32 @@
-"""Small reads from `/proc` and `/sys`, under a root directory that tests can point elsewhere."""
+"""Small reads from `/proc` and `/sys`, under a root directory that tests can point elsewhere.
+
+And how figures in what a system prints are read: what makes no sense is None, and nothing raises.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 ROOT = Path("/")
 """Where the kernel's files are on a real board."""
+
+_PLAUSIBLE_CELSIUS = (-50.0, 200.0)
+
+
+def to_float(text: str) -> float | None:
+    """The finite number that a text is; None if it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def plausible_celsius(value: float | None) -> float | None:
+    """A temperature between -50 and 200 °C; None if it is another, as of a broken sensor."""
+    low, high = _PLAUSIBLE_CELSIUS
+    return value if value is not None and low < value < high else None
 
 
 def read_text(path: Path) -> str | None:

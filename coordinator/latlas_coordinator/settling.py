@@ -92,17 +92,19 @@ class Case:
 
     Attributes:
         tasks: every task of the campaign, none of which lacks a visit.
-        visits: every visit of the campaign.
+        visits: every visit of the campaign; none where only further visits are to be granted.
         before: what was found and done in earlier looks.
         may_revisit: whether there is time for further visits.
         max_attempts: leases under which a task may fail before it is visited no more.
+        n_beyond: further visits that a task may get beyond `Sampling.n_extra_rounds`.
     """
 
     tasks: Sequence[TaskProgress]
-    visits: Sequence[VisitSummary]
+    visits: Sequence[VisitSummary] = ()
     before: Findings = field(default_factory=Findings)
     may_revisit: bool = True
     max_attempts: int = LeasePolicy.max_attempts
+    n_beyond: int = 0
 
     def most(self, task_id: str) -> int:
         """Visits that a task may still be given."""
@@ -111,7 +113,8 @@ class Case:
             return 0
         if progress.attempts >= self.max_attempts:
             return 0
-        return max(0, progress.task.sampling.n_extra_rounds - progress.n_extra_rounds)
+        n_allowed = progress.task.sampling.n_extra_rounds + self.n_beyond
+        return max(0, n_allowed - progress.n_extra_rounds)
 
     def granted(self, wanted: Mapping[str, int]) -> dict[str, int]:
         """What of further visits is allowed."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlas_coordinator.domain import Suspicion, SuspicionKind, Task, VisitKey, VisitSummary
-from latlas_latency.measurement import usual_clocks_mhz, usual_gpu_clocks_mhz, visit_flags
+from latlas_latency.measurement import UsualClocks, visit_flags
 from latlas_latency.observations import (
     LEAST_FOR_COMMON_MODE,
     removable_common_mode,
@@ -112,15 +112,11 @@ def disturbed_visits(visits: Sequence[VisitSummary]) -> frozenset[VisitKey]:
     None where most were: a device that is disturbed most of the time will be no better in another
     round, so that such visits count as any other.
     """
-    clocks_mhz, gpu_clocks_mhz = usual_clocks_mhz(visits), usual_gpu_clocks_mhz(visits)
+    usual = UsualClocks.of(visits)
     found = frozenset(
         (visit.task_id, visit.round)
         for visit in visits
-        if visit_flags(
-            visit.conditions,
-            usual_clock_mhz=clocks_mhz.get(visit.device_id),
-            usual_gpu_clock_mhz=gpu_clocks_mhz.get(visit.device_id),
-        )
+        if visit_flags(visit.conditions, usual=usual[visit.device_id])
     )
     return found if len(found) < MOST_DISTURBED * len(visits) else frozenset()
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_latency.measurement.visit import PROFILED, Visit
+from latlas_latency.observations import Drift, Observation
 from latlas_ops.errors import InvalidInputError
 
 
@@ -78,3 +79,51 @@ def attribute(
             samples[:, position] += node.samples_ns
             n_nodes[position] += 1
     return AttributedVisit(samples, n_nodes, remainder, n_remainder)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributedObservation:
+    """A profiled network after attribution and removal of drift.
+
+    Attributes:
+        observation: where it comes from.
+        position_ns: median time of each op in each visit, `(n_visits, n_positions)`.
+        total_ns: median time of all nodes in each visit, `(n_visits,)`.
+        n_nodes: nodes of each op, `(n_positions,)` int64.
+        n_nodes_total: number of all nodes, the remainder's included.
+        remainder_share: share of the time that belongs to no op, a fraction.
+    """
+
+    observation: Observation
+    position_ns: NDArray[np.float64]
+    total_ns: NDArray[np.float64]
+    n_nodes: NDArray[np.int64]
+    n_nodes_total: int
+    remainder_share: float
+
+
+def attribute_all(observation: Observation, drift: Drift) -> AttributedObservation:
+    """Attributes every visit of a network and divides the drift of its sitting out.
+
+    Args:
+        observation: a network with node times.
+        drift: of the sitting that it belongs to.
+
+    Raises:
+        InvalidInputError: a visit was not profiled or holds no node times.
+    """
+    n_positions = len(observation.network.ops)
+    visits = [
+        attribute(visit, observation.tensor_positions, n_positions) for visit in observation.visits
+    ]
+    factors = drift.factors_of(observation)
+    position_ns = np.stack([np.median(visit.samples_ns, axis=0) for visit in visits])
+    total_ns = np.array([np.median(visit.total_ns) for visit in visits])
+    return AttributedObservation(
+        observation=observation,
+        position_ns=position_ns / factors[:, None],
+        total_ns=total_ns / factors,
+        n_nodes=visits[0].n_nodes,
+        n_nodes_total=visits[0].n_nodes_total,
+        remainder_share=float(np.median([visit.remainder_share for visit in visits])),
+    )

@@ -9,11 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.measurement.flags import (
-    kept_visits,
-    usual_clocks_mhz,
-    usual_gpu_clocks_mhz,
-)
+from latlas_latency.measurement.flags import UsualClocks, kept_visits
 from latlas_latency.measurement.statistics import (
     common_mode,
     label_noise,
@@ -99,20 +95,24 @@ class Observation:
         return self.latency_ns / 1e6
 
 
-def undisturbed(observations: Sequence[Observation]) -> list[Observation]:
+def undisturbed(
+    observations: Sequence[Observation], usual: Mapping[str, UsualClocks] | None = None
+) -> list[Observation]:
     """The observations without visits that were disturbed while better ones remain.
 
     What a latency model is made from, or held against, passes over visits under throttling or
     crowding; see `kept_visits`. They stay in the store, and their numbers with the observation.
 
     Args:
-        observations: those of one sitting: the usual clock of each board is that of all of them.
+        observations: those of one sitting.
+        usual: usual clocks of each board, see `UsualClocks.of`; where these observations are the
+            whole sitting, they tell them themselves: None.
     """
-    everything = [visit for seen in observations for visit in seen.visits]
-    clocks_mhz, gpu_clocks_mhz = usual_clocks_mhz(everything), usual_gpu_clocks_mhz(everything)
+    if usual is None:
+        usual = UsualClocks.of(visit for seen in observations for visit in seen.visits)
     found = []
     for seen in observations:
-        selection = kept_visits(seen.visits, clocks_mhz=clocks_mhz, gpu_clocks_mhz=gpu_clocks_mhz)
+        selection = kept_visits(seen.visits, usual=usual)
         found.append(
             replace(
                 seen,
@@ -248,6 +248,26 @@ def labels_of_rounds(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     factors = removable_common_mode(matrix)
     labels: NDArray[np.float64] = np.nanmedian(matrix if factors is None else matrix / factors, 1)
     return labels
+
+
+def checked_drift(
+    observations: Sequence[Observation], target: Target, space: SearchSpace | None
+) -> Drift:
+    """The drift of everything that a table is made from, which has to belong together.
+
+    Args:
+        observations: all of the sitting, plain and profiled alike.
+        target: what the table is for.
+        space: the search space that the networks belong to, or None.
+
+    Raises:
+        TargetMismatchError: an observation was taken on another target; the field is named.
+        SpaceMismatchError: an observation is an architecture of another space.
+    """
+    require_target(observations, target)
+    if space is not None:
+        space.batch(seen.arch for seen in observations if seen.arch is not None)
+    return measure_drift(observations)
 
 
 def require_target(observations: Sequence[Observation], target: Target) -> None:

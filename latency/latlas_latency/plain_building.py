@@ -29,9 +29,8 @@ from latlas_latency.methods import ALONE, CHAINED
 from latlas_latency.observations import (
     Drift,
     Observation,
-    measure_drift,
+    checked_drift,
     require_profiled,
-    require_target,
 )
 from latlas_latency.space_reference import SpaceReference
 from latlas_latency.table import LookupTable, TableEntry
@@ -74,7 +73,8 @@ def build_chained_table(
         SpaceMismatchError: an observation is an architecture of another space.
         UnknownOpError: a whole network holds an op that no chain or frame holds.
     """
-    drift = _checked_drift(chains, "chains", plain, calibration, target, space)
+    everything = _together(chains, "chains", [*plain, *calibration])
+    drift = checked_drift(everything, target, space)
     repeated: dict[OpSpec, list[Observation]] = defaultdict(list)
     frames = []
     for seen in chains:
@@ -94,7 +94,17 @@ def build_chained_table(
     ]
     frames += [seen for op, programs in repeated.items() if op not in fits for seen in programs]
     entries += _framed_entries(frames, fits, drift)
-    return _table(entries, chains, plain, calibration, target, space, drift, CHAINED)
+    return _table(
+        entries=entries,
+        n_programs=len(chains),
+        everything=everything,
+        plain=plain,
+        calibration=calibration,
+        target=target,
+        space=space,
+        drift=drift,
+        method=CHAINED,
+    )
 
 
 def build_alone_table(
@@ -112,7 +122,8 @@ def build_alone_table(
 
     Args and errors: as `build_chained_table`, with `alone` programs of one op each.
     """
-    drift = _checked_drift(alone, "single ops", plain, calibration, target, space)
+    everything = _together(alone, "single ops", [*plain, *calibration])
+    drift = checked_drift(everything, target, space)
     entries = []
     for seen in alone:
         if len(seen.network.ops) > 1:
@@ -121,30 +132,35 @@ def build_alone_table(
             )
         spread_ns = robust_standard_deviation(_visits_ns(seen, drift))
         entries.append(_entry(seen.network.ops[0], drift.latency_ns(seen), spread_ns, [seen]))
-    return _table(entries, alone, plain, calibration, target, space, drift, ALONE)
+    return _table(
+        entries=entries,
+        n_programs=len(alone),
+        everything=everything,
+        plain=plain,
+        calibration=calibration,
+        target=target,
+        space=space,
+        drift=drift,
+        method=ALONE,
+    )
 
 
-def _checked_drift(
-    programs: Sequence[Observation],
-    what: str,
-    plain: Sequence[Observation],
-    calibration: Sequence[Observation],
-    target: Target,
-    space: SearchSpace | None,
-) -> Drift:
+def _together(
+    programs: Sequence[Observation], what: str, whole: Sequence[Observation]
+) -> list[Observation]:
+    """Everything that a table is made from; refuses none of these programs, and node times."""
     if not programs:
         raise InvalidInputError(f"a table needs measurements of {what}, there are none")
-    everything = [*programs, *plain, *calibration]
+    everything = [*programs, *whole]
     require_profiled(everything, "all", wanted=False)
-    require_target(everything, target)
-    if space is not None:
-        space.batch(seen.arch for seen in everything if seen.arch is not None)
-    return measure_drift(everything)
+    return everything
 
 
 def _table(
+    *,
     entries: Sequence[TableEntry],
-    programs: Sequence[Observation],
+    n_programs: int,
+    everything: Sequence[Observation],
     plain: Sequence[Observation],
     calibration: Sequence[Observation],
     target: Target,
@@ -152,14 +168,11 @@ def _table(
     drift: Drift,
     method: str,
 ) -> LookupTable:
-    everything = [*programs, *plain, *calibration]
     table = LookupTable(
         target=target,
         space=None if space is None else SpaceReference.of(space),
         entries=tuple(entries),
-        conditions=conditions_of(
-            everything, drift, n_profiled_networks=len(programs), method=method
-        ),
+        conditions=conditions_of(everything, drift, n_profiled_networks=n_programs, method=method),
     )
     n_nodes = {entry.op: float(len(op_nodes(entry.op))) for entry in entries}
     return calibrated(table, n_nodes, calibration, plain, drift)

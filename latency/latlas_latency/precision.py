@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.attribution import attribute
+from latlas_latency.attribution import attribute_all
 from latlas_latency.measurement.statistics import MAD_TO_STANDARD_DEVIATION
 from latlas_latency.observations import Drift, Observation, removable_common_mode
 from latlas_latency.table import LookupTable
@@ -118,7 +118,8 @@ def cover_noise(
 
     Args:
         profiled: the cover networks that the entries come from, with node times.
-        drift: of their sitting; it is divided out, as in the table.
+        drift: of their sitting, as the table was freed of it: measured over everything that the
+            table was made from.
         table: the table that was made of them.
         networks: architectures of the table's space that stand for those it will be asked about,
             such as random ones.
@@ -164,12 +165,11 @@ class _Places:
         of_cover = []
         for seen in profiled:
             ops = seen.network.ops
-            visits = [attribute(one, seen.tensor_positions, len(ops)) for one in seen.visits]
-            times_ns = np.stack([np.median(one.samples_ns, axis=0) for one in visits])
-            times_ns = times_ns / drift.factors_of(seen)[:, None]
+            attributed = attribute_all(seen, drift)
+            times_ns = attributed.position_ns
             level_ns = np.maximum(np.median(times_ns, axis=0), _LEAST_MEAN_NS)
             relative = np.diff(times_ns, axis=0) / level_ns
-            own = np.flatnonzero(visits[0].n_nodes).tolist()
+            own = np.flatnonzero(attributed.n_nodes).tolist()
             indices = [index_of.setdefault(ops[position], len(index_of)) for position in own]
             for position, index in zip(own, indices, strict=True):
                 if index == len(steps):

@@ -8,12 +8,12 @@ methods see `plain_building`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_latency.attribution import attribute
+from latlas_latency.attribution import AttributedObservation, attribute_all
 from latlas_latency.calibration import (
     LEAST_NETWORKS,
     SESSION_DRIFT,
@@ -26,9 +26,8 @@ from latlas_latency.methods import IN_SITU
 from latlas_latency.observations import (
     Drift,
     Observation,
-    measure_drift,
+    checked_drift,
     require_profiled,
-    require_target,
 )
 from latlas_latency.profiler_cost import ProfilerCost, fit_profiler_cost
 from latlas_latency.space_reference import SpaceReference
@@ -87,11 +86,8 @@ def build_table(
     require_profiled(plain, "unprofiled cover", wanted=False)
     require_profiled(calibration, "calibration", wanted=False)
     everything = [*profiled, *plain, *calibration]
-    require_target(everything, target)
-    if space is not None:
-        space.batch(seen.arch for seen in everything if seen.arch is not None)
-    drift = measure_drift(everything)
-    covers = [_attribute_all(observation, drift) for observation in profiled]
+    drift = checked_drift(everything, target, space)
+    covers = [attribute_all(observation, drift) for observation in profiled]
     cost = _profiler_cost(covers, plain, drift)
     table = LookupTable(
         target=target,
@@ -108,48 +104,6 @@ def build_table(
     return calibrated(table, _nodes_of_ops(covers), calibration, plain, drift)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cover:
-    """A profiled network after attribution and removal of drift.
-
-    Attributes:
-        observation: where it comes from.
-        position_ns: median time of each op in each visit, `(n_visits, n_positions)`.
-        n_nodes: nodes of each op, `(n_positions,)`.
-        sum_ns: median over visits of the median time of all nodes.
-        n_nodes_total: number of those nodes.
-        shortest_node_ns: time of its shortest node, as profiled.
-        remainder_share: share of the time that belongs to no op.
-    """
-
-    observation: Observation
-    position_ns: NDArray[np.float64]
-    n_nodes: NDArray[np.int64]
-    sum_ns: float
-    n_nodes_total: int
-    shortest_node_ns: float
-    remainder_share: float
-
-
-def _attribute_all(observation: Observation, drift: Drift) -> _Cover:
-    n_positions = len(observation.network.ops)
-    visits = [
-        attribute(visit, observation.tensor_positions, n_positions) for visit in observation.visits
-    ]
-    factors = drift.factors_of(observation)
-    positions = np.stack([np.median(visit.samples_ns, axis=0) for visit in visits])
-    totals = np.array([np.median(visit.total_ns) for visit in visits])
-    return _Cover(
-        observation=observation,
-        position_ns=positions / factors[:, None],
-        n_nodes=visits[0].n_nodes,
-        sum_ns=float(np.median(totals / factors)),
-        n_nodes_total=visits[0].n_nodes_total,
-        shortest_node_ns=_shortest_node_ns(observation),
-        remainder_share=float(np.median([visit.remainder_share for visit in visits])),
-    )
-
-
 def _shortest_node_ns(observation: Observation) -> float:
     """Median over visits of the shortest node's median time, one clock tick of a profiler added.
 
@@ -163,20 +117,24 @@ def _shortest_node_ns(observation: Observation) -> float:
 
 
 def _profiler_cost(
-    covers: Sequence[_Cover], plain: Sequence[Observation], drift: Drift
+    covers: Sequence[AttributedObservation], plain: Sequence[Observation], drift: Drift
 ) -> ProfilerCost:
     plain_ns = {observation.network.key: drift.latency_ns(observation) for observation in plain}
     pairs = [
-        (cover.sum_ns, cover.n_nodes_total, plain_ns[cover.observation.network.key])
+        (
+            float(np.median(cover.total_ns)),
+            cover.n_nodes_total,
+            plain_ns[cover.observation.network.key],
+        )
         for cover in covers
         if cover.observation.network.key in plain_ns
     ]
     sums, nodes, latencies = zip(*pairs, strict=True) if pairs else ((), (), ())
-    shortest_ns = min(cover.shortest_node_ns for cover in covers)
+    shortest_ns = min(_shortest_node_ns(cover.observation) for cover in covers)
     return fit_profiler_cost(sums, nodes, latencies, shortest_node_ns=shortest_ns)
 
 
-def _entries(covers: Sequence[_Cover], cost: ProfilerCost) -> tuple[TableEntry, ...]:
+def _entries(covers: Sequence[AttributedObservation], cost: ProfilerCost) -> tuple[TableEntry, ...]:
     places: dict[OpSpec, list[NDArray[np.float64]]] = {}
     for cover in covers:
         for position, op in enumerate(cover.observation.network.ops):
@@ -261,7 +219,7 @@ def calibrated(
     return replace(charged, calibration=Calibration(fit, noise, SESSION_DRIFT))
 
 
-def _nodes_of_ops(covers: Sequence[_Cover]) -> dict[OpSpec, float]:
+def _nodes_of_ops(covers: Sequence[AttributedObservation]) -> dict[OpSpec, float]:
     """Nodes of each op, the median over its places."""
     found: dict[OpSpec, list[int]] = {}
     for cover in covers:

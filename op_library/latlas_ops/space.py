@@ -127,12 +127,9 @@ class SlotEntries:
 class SearchSpace(ABC):
     """A space of networks. Subclasses give `name`, `version`, `genes`, `slots` and `slot_op`.
 
-    Unless a subclass says otherwise the slots form a chain. One with branches sets `is_chain` to
-    False and gives `slot_sources`; everything else stays as it is.
+    Unless a subclass says otherwise the slots form a chain. One with branches also gives
+    `slot_sources`; everything else stays as it is.
     """
-
-    is_chain: bool = True
-    """Whether every op reads the op before it, and nothing else."""
 
     name: str
     version: int

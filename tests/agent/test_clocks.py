@@ -35,6 +35,15 @@ def test_a_core_that_may_not_reach_its_highest_clock_is_capped(tmp_path: Path) -
     assert capped_cores(root, [0, 1]) == {}
 
 
+def test_a_clock_that_the_kernel_does_not_tell_as_a_number_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    told = {0: "1800.000", 1: "unknown", 2: "nan", 3: "2200.000"}
+    lines = [f"processor\t: {core}\ncpu MHz\t\t: {clock}\n" for core, clock in told.items()]
+    (tmp_path / "proc/cpuinfo").write_text("\n".join(lines))
+    assert read_clock_mhz(tmp_path, [0, 1, 2, 3]) == 2000.0
+    assert read_clock_mhz(tmp_path, [1, 2]) is None
+
+
 def test_a_machine_without_frequencies_tells_nothing(tmp_path: Path) -> None:
     assert capped_cores(tmp_path, [0]) is None
     assert read_max_clock_mhz(tmp_path, [0]) is None

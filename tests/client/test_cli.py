@@ -11,7 +11,8 @@ import pytest
 from latlas import __version__
 from latlas.cli import main as cli
 from latlas.cli.doctor import installed_extras, read_governors
-from latlas.cli.options import cores, duration_ns, percentage
+from latlas.cli.options import cores, duration_ns, percentage, sampling
+from latlas.records import CAREFUL, Sampling
 
 
 def test_the_version_is_told_without_loading_grpc(latlas):
@@ -61,6 +62,19 @@ def test_a_wrong_command_line_is_one_line_that_names_the_culprit(line, culprit, 
     assert captured.err.count("\n") == 1
     assert culprit in captured.err
     assert not captured.out
+
+
+@pytest.mark.parametrize(
+    ("line", "usual"),
+    [
+        ("campaign start c --target t --space s", Sampling()),
+        ("measure m.onnx --target t", CAREFUL),
+        ("table validate t", CAREFUL),
+        ("table revalidate t", CAREFUL),
+    ],
+)
+def test_a_program_is_timed_as_from_python_unless_the_user_says_otherwise(line, usual):
+    assert sampling(cli.build_parser().parse_args(line.split())) == usual
 
 
 def test_a_coordinator_that_is_not_there_is_one_line(latlas, tmp_path):

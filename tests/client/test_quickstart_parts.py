@@ -14,11 +14,13 @@ import pytest
 
 from latlas.cli.main import main
 from latlas.quickstart.clock import StepClock
+from latlas.quickstart.measuring import round_matrix
 from latlas.quickstart.processes import exclusive
 from latlas.quickstart.results import Front
 from latlas.quickstart.searching import Search, budgets_ms, fronts
 from latlas.quickstart.settings import QUICK, QuickstartSettings, claim_folder
 from latlas.quickstart.telling import tell_fronts
+from latlas.records import Measurement, VisitSummary
 from latlas_nas.search.result import Candidate, Constraint, SearchResult
 from latlas_ops.errors import ConflictError, InvalidInputError
 from latlas_ops.space import ArchConfig
@@ -147,3 +149,15 @@ def test_a_long_front_is_told_by_its_ends_and_a_few_between() -> None:
     assert lines[0] == "  Pareto front with the lookup table, 100 networks"
     assert lines[1].split() == ["ms", "1.00", "1.20", "1.40", "1.59", "1.79", "1.99"]
     assert lines[4].split() == ["ms", "1.25"]
+
+
+def test_a_round_without_a_visit_or_with_one_that_is_left_out_is_unknown() -> None:
+    def row(*visits: VisitSummary) -> Measurement:
+        return Measurement("t", "network", "validation", "plain", "net:1", (), visits)
+
+    first = row(VisitSummary(0, "b1", 0, 10, 3), VisitSummary(2, "b1", 0, 12, 3))
+    second = row(VisitSummary(0, "b1", 0, 20, 3), VisitSummary(1, "b1", 0, 99, 3, left_out=True))
+    np.testing.assert_array_equal(
+        round_matrix([first, second, row()]),
+        [[10, np.nan, 12], [20, np.nan, np.nan], [np.nan] * 3],
+    )

@@ -18,6 +18,7 @@ from latlas_coordinator.handlers.campaigns import (
     start_campaign,
 )
 from latlas_coordinator.handlers.latency_models import ModelCache
+from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.storage import open_store
 from latlas_latency.formats import load_latency_model
 from latlas_ops import get_space
@@ -56,6 +57,18 @@ def test_a_table_is_built_calibrated_and_validated(store, table):
     assert table.validation.n_networks == 12
     assert table.validation.mape < 0.01
     assert store.get_latency_model("t1") == table
+
+
+def test_a_table_reads_what_its_method_needs_and_nothing_twice(store, monkeypatch):
+    reads = []
+
+    def read(store, campaign, roles):
+        reads.append(set(roles))
+        return read_observations(store, campaign, roles)
+
+    monkeypatch.setattr("latlas_coordinator.handlers.model_sources.read_observations", read)
+    latency_models.build_table(store, "t1", "p1", now_ns=7)
+    assert reads == [{Role.COVER, Role.CALIBRATION}, {Role.VALIDATION}]
 
 
 def test_a_table_predicts_what_the_device_takes(store, table, imagined):

@@ -3,11 +3,16 @@
 import dataclasses
 import json
 
+import pytest
+
+from latlas_coordinator.domain import Findings, Suspicion, SuspicionKind
 from latlas_coordinator.storage.packing import (
     conditions_from_json,
     conditions_to_json,
     device_from_json,
     device_to_json,
+    findings_from_json,
+    findings_to_json,
 )
 from latlas_latency.measurement import Conditions, Device
 
@@ -67,3 +72,24 @@ def test_a_device_is_stored_with_its_cores_and_read_without():
 
 def test_conditions_of_a_newer_version_are_passed_over():
     assert conditions_from_json({**FIRST_RELEASE, "mood": 3}) == Conditions(**FIRST_RELEASE)
+
+
+@pytest.mark.parametrize(
+    ("visits", "stored"),
+    [
+        ((), {"tasks": "", "rounds": {}}),
+        ((("c/12", 3),), {"tasks": "c/12", "rounds": {"3": [""]}}),
+        (
+            (("c/12", 0), ("c/1", 0), ("c/130", 1)),
+            {"tasks": "c/1", "rounds": {"0": ["2", ""], "1": ["30"]}},
+        ),
+        ((("a", 0), ("b", 0)), {"tasks": "", "rounds": {"0": ["a", "b"]}}),
+    ],
+    ids=["none", "one", "one begins the others", "nothing in common"],
+)
+def test_doubtful_visits_are_stored_as_what_their_tasks_begin_with_and_the_rest(visits, stored):
+    suspicion = Suspicion(SuspicionKind.STRETCH, "b1", "slow for a while", doubtful=visits)
+    findings = Findings((suspicion,), remarks=("two rounds only",))
+    record = json.loads(json.dumps(findings_to_json(findings)))
+    assert record["suspicions"][0]["doubtful"] == stored
+    assert findings_from_json(record) == findings

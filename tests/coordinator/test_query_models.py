@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+from latlas_coordinator.handlers import suspicion
+from latlas_coordinator.scheduling import LeasePolicy
 from latlas_coordinator.storage import open_store
 from latlas_ops import get_space
 from latlas_protos.v1 import query_pb2
@@ -22,6 +24,11 @@ def database(tmp_path_factory, imagined):
     imagined.measure(store, "p1")
     store.close()
     return path
+
+
+@pytest.fixture
+def policy():
+    return LeasePolicy(duration_ns=60_000_000_000, max_attempts=5)
 
 
 @pytest.fixture
@@ -66,6 +73,20 @@ def test_a_table_answers_for_architectures_and_networks(server, table, imagined)
     np.testing.assert_allclose(by_network.mean_ms, by_arch.mean_ms)
     assert by_arch.level == 0.9
     assert all(np.less(by_arch.lower_ms, by_arch.upper_ms))
+
+
+def test_visits_on_request_are_granted_by_the_policy_of_the_coordinator(
+    server, table, policy, monkeypatch
+):
+    granted = []
+
+    def requeue(store, name, found, max_attempts):
+        granted.append(max_attempts)
+        return suspicion.Requeued("p1", 0)
+
+    monkeypatch.setattr(suspicion, "requeue", requeue)
+    server.query.FindSuspicions(query_pb2.FindSuspicionsRequest(name="t1", requeue=True))
+    assert granted == [policy.max_attempts]
 
 
 def test_a_predictor_is_fitted_and_listed_beside_the_table(server, table):

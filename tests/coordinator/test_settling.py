@@ -69,6 +69,13 @@ def test_there_is_an_end_to_it():
     assert wanted([task("a", n_extra_rounds=4)], found) == {}
 
 
+def test_on_request_a_task_gets_visits_beyond_its_extra_rounds():
+    tasks = [task("a", n_extra_rounds=4), task("b", attempts=2), task("c", n_extra_rounds=2)]
+    wanted = {"a": 2, "b": 2, "c": 2}
+    assert Case(tasks, max_attempts=2).granted(wanted) == {"c": 2}
+    assert Case(tasks, max_attempts=3, n_beyond=1).granted(wanted) == {"a": 1, "b": 2, "c": 2}
+
+
 @pytest.mark.parametrize(
     "one",
     [

@@ -30,6 +30,7 @@ from latlas_coordinator.storage import open_store
 from latlas_coordinator.writing import write_program
 from latlas_latency.formats import load_latency_model
 from latlas_latency.measurement import PROFILED, Series
+from latlas_latency.precision import cover_noise
 from latlas_ops.errors import InvalidInputError
 
 POLICY = LeasePolicy(duration_ns=10**15)
@@ -238,6 +239,19 @@ def test_noise_beyond_the_target_error_is_visited_again_until_it_is_not(live):
     rough = live(dataclasses.replace(sampling, target_error=2 * fixed),
                  n_calibration_networks=0, n_validation_networks=0)  # fmt: skip
     assert rough.run() == []
+
+
+def test_the_drift_of_the_table_is_divided_out_of_entries_noise(live, monkeypatch):
+    seen = []
+
+    def noise(profiled, drift, table, networks):
+        seen.append((drift.label_noise, table.conditions.label_noise))
+        return cover_noise(profiled, drift, table, networks)
+
+    monkeypatch.setattr("latlas_coordinator.handlers.settling.cover_noise", noise)
+    live().run()
+    ((of_noise, of_table),) = seen
+    assert of_noise == of_table
 
 
 def test_a_target_error_out_of_reach_ends_with_the_extra_rounds(live):

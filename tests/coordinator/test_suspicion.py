@@ -77,6 +77,18 @@ def test_no_task_gets_more_rounds_than_its_sampling_allows(store):
     assert suspicion.requeue(store, "t1", found).n_visits == 0
 
 
+def test_no_task_is_visited_again_that_failed_as_often_as_the_coordinator_lets_it(
+    store, monkeypatch
+):
+    spoil(store)
+    found = suspicion.find_suspicions(store, "t1")
+    tasks = store.list_tasks("p1")
+    failed = [dataclasses.replace(progress, attempts=2) for progress in tasks]
+    monkeypatch.setattr(store, "list_tasks", lambda name: failed)
+    assert suspicion.requeue(store, "t1", found, max_attempts=2).n_visits == 0
+    assert suspicion.requeue(store, "t1", found, max_attempts=3).n_visits > 0
+
+
 def test_a_campaign_that_was_cancelled_or_is_out_of_time_is_not_visited_again(store, imagined):
     sampling = Sampling(2, time_budget_ns=1)
     start_campaign(store, CampaignDefinition("timed", "bench-ort", imagined.plan, sampling), 0)

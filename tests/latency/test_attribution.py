@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from latlas_latency.attribution import attribute
+from latlas_latency.attribution import attribute, attribute_all
 from latlas_latency.measurement import PLAIN, PROFILED, WHOLE_NETWORK, Series, Visit
+from latlas_latency.observations import Drift, Observation
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.lowering import lower
 
@@ -42,6 +43,21 @@ def test_attribution_is_complete(make_board, space):
     np.testing.assert_array_equal(found.total_ns, total)
     assert (found.n_nodes > 0).all()
     assert found.n_nodes_total == len(visit.nodes)
+
+
+def test_the_drift_of_each_sitting_is_divided_out_of_op_times(make_board, space):
+    network = space.network(space.archs(space.extremes())[1])
+    board = make_board()
+    visits = tuple(board.visit(network, PROFILED, round_, "t") for round_ in range(2))
+    seen = Observation(network, lower(network).tensor_positions(), visits)
+    drift = Drift({(board.device_id, 1): 2.0}, 0.0, 0.0, removed=True)
+    found = attribute_all(seen, drift)
+    each = [attribute(visit, seen.tensor_positions, len(network.ops)) for visit in visits]
+    for row, divisor in enumerate((1.0, 2.0)):
+        median_ns = np.median(each[row].samples_ns, axis=0)
+        np.testing.assert_allclose(found.position_ns[row], median_ns / divisor)
+        assert found.total_ns[row] == np.median(each[row].total_ns) / divisor
+    np.testing.assert_array_equal(found.n_nodes, each[0].n_nodes)
 
 
 @pytest.mark.parametrize("mode", [PLAIN, PROFILED])

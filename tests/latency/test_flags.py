@@ -10,10 +10,9 @@ from latlas_latency.measurement import (
     Flag,
     FlagThresholds,
     Series,
+    UsualClocks,
     Visit,
     kept_visits,
-    usual_clocks_mhz,
-    usual_gpu_clocks_mhz,
     visit_flags,
 )
 from latlas_ops.errors import InvalidInputError
@@ -74,13 +73,13 @@ def rounds(found):
 )
 def test_each_bad_state_has_its_flag(change, flags):
     found = visit_flags(
-        dataclasses.replace(QUIET, **change), usual_clock_mhz=2400.0, usual_gpu_clock_mhz=1410.0
+        dataclasses.replace(QUIET, **change), usual=UsualClocks(cpu_mhz=2400.0, gpu_mhz=1410.0)
     )
     assert found == flags
 
 
 def test_what_a_device_does_not_tell_is_no_flag():
-    assert visit_flags(Conditions(), usual_clock_mhz=2400.0) == frozenset()
+    assert visit_flags(Conditions(), usual=UsualClocks(2400.0, 1410.0)) == frozenset()
 
 
 def test_a_slow_clock_needs_a_usual_one_to_be_told_from():
@@ -126,16 +125,19 @@ def test_the_usual_clock_is_each_devices_own():
     seen = [
         visit(dataclasses.replace(QUIET, clock_mhz=mhz), device_id=device) for mhz, device in clocks
     ]
-    assert usual_clocks_mhz(seen) == {"b1": 2400.0, "b2": 600.0}
+    assert UsualClocks.of(seen) == {
+        "b1": UsualClocks(2400.0),
+        "b2": UsualClocks(600.0),
+        "b3": UsualClocks(),
+    }
 
 
 def test_the_usual_clock_of_a_gpu_is_told_from_the_visits_that_ran_on_it():
     on_gpu = [visit(dataclasses.replace(QUIET, gpu_clock_mhz=mhz)) for mhz in (1400.0, 1400.0, 900)]
     given = [*on_gpu, *visits(QUIET, QUIET)]
-    assert usual_gpu_clocks_mhz(given) == {"b1": 1400.0}
-    assert usual_clocks_mhz(given) == {"b1": 2400.0}
+    assert UsualClocks.of(given) == {"b1": UsualClocks(cpu_mhz=2400.0, gpu_mhz=1400.0)}
     assert kept_visits(given).left_out == (on_gpu[2],)
-    assert kept_visits(given, gpu_clocks_mhz={}).left_out == ()
+    assert kept_visits(given, usual={"b1": UsualClocks(2400.0)}).left_out == ()
 
 
 # -- what tables are built from ------------------------------------------------------------------
@@ -191,7 +193,7 @@ def test_a_slow_clock_is_told_from_the_whole_campaign():
     slow = dataclasses.replace(QUIET, clock_mhz=1200.0)
     given = visits(slow, slow, QUIET)
     assert rounds(kept_visits(given).kept) == [0, 1, 2]
-    assert rounds(kept_visits(given, clocks_mhz={"b1": 2400.0}).kept) == [2]
+    assert rounds(kept_visits(given, usual={"b1": UsualClocks(2400.0)}).kept) == [2]
 
 
 def test_throttled_visits_give_way_and_stay_where_all_are_throttled():

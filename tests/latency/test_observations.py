@@ -4,15 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latlas_latency.measurement import PLAIN, PROFILED, Conditions
+from latlas_latency.measurement import PLAIN, PROFILED, Conditions, UsualClocks
 from latlas_latency.observations import (
     Observation,
+    checked_drift,
     measure_drift,
     removable_common_mode,
     round_matrix,
     undisturbed,
 )
-from latlas_ops.errors import InvalidInputError
+from latlas_ops import get_space
+from latlas_ops.errors import InvalidInputError, SpaceMismatchError, TargetMismatchError
 
 
 @pytest.fixture
@@ -110,6 +112,34 @@ def test_where_every_visit_was_disturbed_they_are_kept_and_that_is_said(campaign
     found = undisturbed([with_crowded(seen, 0, 1, 2) for seen in campaign.validation])
     assert all(len(seen.visits) == 3 for seen in found)
     assert {(seen.n_left_out, seen.n_disturbed) for seen in found} == {(0, 3)}
+
+
+def test_what_is_usual_may_be_told_from_more_than_is_asked_about(campaign):
+    """Of these networks, two of three visits were taken at half the clock of the sitting."""
+    clocks = {0: 1200.0, 1: 1200.0, 2: 2400.0}
+    slow = [
+        replace(
+            seen,
+            visits=tuple(
+                replace(visit, conditions=Conditions(clock_mhz=clocks[visit.round]))
+                for visit in seen.visits
+            ),
+        )
+        for seen in campaign.validation
+    ]
+    assert {seen.n_left_out for seen in undisturbed(slow)} == {0}
+    usual = {visit.device_id: UsualClocks(2400.0) for seen in slow for visit in seen.visits}
+    assert {seen.n_left_out for seen in undisturbed(slow, usual)} == {2}
+
+
+def test_what_a_table_is_made_from_has_one_target_and_one_space(campaign, space):
+    everything = [*campaign.profiled, *campaign.plain, *campaign.calibration]
+    drift = checked_drift(everything, campaign.target, space)
+    assert drift.factors == measure_drift(everything).factors
+    with pytest.raises(TargetMismatchError, match="threads"):
+        checked_drift(everything, replace(campaign.target, threads=3), space)
+    with pytest.raises(SpaceMismatchError):
+        checked_drift(everything, campaign.target, get_space("course"))
 
 
 @pytest.mark.parametrize("n_networks", [10, 60])

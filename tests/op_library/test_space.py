@@ -218,7 +218,7 @@ def test_the_network_of_an_architecture_is_its_ops_in_execution_order(space: Sea
     for arch in space.archs(space.sample(5, np.random.default_rng(7))):
         network = space.network(arch)
         assert list(network.ops) == space.ops(arch)
-        if space.is_chain:
+        if type(space).slot_sources is SearchSpace.slot_sources:
             assert network == Network.chain(space.ops(arch))
         if space.resolution_gene is not None:
             resolution = space.choice(arch, space.resolution_gene)
@@ -267,7 +267,7 @@ def test_no_genes_give_no_entries(tiny_space: MobileSpace) -> None:
 class Branched(SearchSpace):
     """Two convolutions of the image, the first of which may be left out, and their sum."""
 
-    name, version, is_chain, resolution_gene = "branched", 1, False, None
+    name, version, resolution_gene = "branched", 1, None
     genes = (Gene.named("left.op", ("skip", "conv")),)
     slots = (Slot("left", (0,)), Slot("right", ()), Slot("sum", ()))
 

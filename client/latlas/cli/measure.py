@@ -28,7 +28,7 @@ def add_to(commands: Commands) -> None:
         metavar="NAME",
         help="name of the campaign; a new one measures anew (default: made from model and target)",
     )
-    add_sampling(command, min_runs=5)
+    add_sampling(command, careful=True)
     command.set_defaults(run=run)
 
 

@@ -27,6 +27,9 @@ _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,9})?)\s*(ns|us|ms|s|min)", re.ASCII)
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
 _MAX_COUNT = 2**31 - 1
 
+# Of `latlas.records`, which is loaded when a command runs; a test holds them together.
+_MIN_RUNS, _CAREFUL_MIN_RUNS = 2, 5
+
 
 class Parser(argparse.ArgumentParser):
     """Raises `InvalidInputError` with one line instead of printing the usage; no abbreviations."""
@@ -170,13 +173,14 @@ def requiring(extra: str) -> Iterator[None]:
         ) from error
 
 
-def add_sampling(parser: argparse.ArgumentParser, min_runs: int = 2) -> None:
+def add_sampling(parser: argparse.ArgumentParser, *, careful: bool = False) -> None:
     """Options that say how every program is timed.
 
     Args:
         parser: the command.
-        min_runs: inferences in a visit at least, unless the user says how many.
+        careful: whether the defaults are those of `latlas.records.CAREFUL`, not of `Sampling`.
     """
+    min_runs = _CAREFUL_MIN_RUNS if careful else _MIN_RUNS
     group = parser.add_argument_group("timing")
     group.add_argument(
         "--rounds", type=positive, default=4, metavar="N", help="visits per program (default: 4)"

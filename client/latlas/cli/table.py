@@ -99,7 +99,7 @@ def _add_validate(group: Commands) -> None:
         "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
     )
     _add_campaign(validate)
-    add_sampling(validate, min_runs=5)
+    add_sampling(validate, careful=True)
     validate.set_defaults(run=run_validate)
 
 
@@ -129,7 +129,7 @@ def _add_revalidate(group: Commands) -> None:
         "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
     )
     _add_campaign(again)
-    add_sampling(again, min_runs=5)
+    add_sampling(again, careful=True)
     again.set_defaults(run=run_revalidate)
 
 

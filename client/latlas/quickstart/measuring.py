@@ -59,14 +59,22 @@ class Measured:
 
         Medians over the rounds, what all networks of a round share removed where that pays.
         """
-        rows = self.of_role(role)
-        n_rounds = 1 + max(visit.round for row in rows for visit in row.visits)
-        matrix = np.full((len(rows), n_rounds), np.nan)
-        for index, row in enumerate(rows):
-            for visit in row.visits:
-                if not visit.left_out:
-                    matrix[index, visit.round] = visit.median_ns
-        return labels_of_rounds(matrix) / 1e6
+        return labels_of_rounds(round_matrix(self.of_role(role))) / 1e6
+
+
+def round_matrix(rows: Sequence[Measurement]) -> NDArray[np.float64]:
+    """Medians of visits in ns, `(n_rows, n_rounds)`; NaN where a visit is missing or left out.
+
+    Args:
+        rows: measurements of one campaign, of which at least one has a visit.
+    """
+    n_rounds = 1 + max(visit.round for row in rows for visit in row.visits)
+    matrix = np.full((len(rows), n_rounds), np.nan)
+    for index, row in enumerate(rows):
+        for visit in row.visits:
+            if not visit.left_out:
+                matrix[index, visit.round] = visit.median_ns
+    return matrix
 
 
 def latency_of(row: Measurement) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from latlas_coordinator.domain import CampaignState, LatencyModelRecord, Role, Task, ValidationPlan
-from latlas_coordinator.handlers.latency_models import TABLE, VALIDATION_LEVEL
+from latlas_coordinator.handlers.latency_models import TABLE
 from latlas_coordinator.handlers.measurements import read_observations
+from latlas_coordinator.handlers.model_sources import VALIDATION_LEVEL
 from latlas_coordinator.storage import Store
 from latlas_latency.baselines import device_time_ns, line_baselines, mlp_baseline
 from latlas_latency.comparison import validate

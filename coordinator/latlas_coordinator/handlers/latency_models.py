@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latlas_coordinator.domain import (
-    Campaign,
-    CampaignState,
     Findings,
     LatencyModelRecord,
-    ProfilePlan,
     Role,
     check_name,
 )
-from latlas_coordinator.handlers.measurements import read_observations
-from latlas_coordinator.planning import covered_choices
+from latlas_coordinator.handlers.model_sources import ModelSource
 from latlas_coordinator.storage import Store
-from latlas_latency.comparison import validate
 from latlas_latency.formats import (
     StoredModel,
     dump_latency_model,
@@ -31,24 +25,15 @@ from latlas_latency.formats import (
     load_latency_model,
 )
 from latlas_latency.formats.predictor_file import Predictor
-from latlas_latency.measurement import PROFILED, Target
-from latlas_latency.methods import ALONE, CHAINED, IN_SITU
-from latlas_latency.model import LatencyModel, Prediction, Subjects
-from latlas_latency.observations import Observation, measure_drift
-from latlas_latency.partial import answers, with_interpolation_check
-from latlas_latency.plain_building import build_alone_table, build_chained_table
+from latlas_latency.measurement import Target
+from latlas_latency.model import Prediction, Subjects
+from latlas_latency.observations import measure_drift
 from latlas_latency.table import LookupTable
-from latlas_latency.table_building import build_table as build_in_situ_table
-from latlas_latency.validation import Validation
 from latlas_ops.errors import InvalidInputError
-from latlas_ops.space import ArchBatch, SearchSpace
+from latlas_ops.space import ArchBatch
 from latlas_ops.spaces import get_space
 
 TABLE = "table"
-VALIDATION_LEVEL = 0.9
-"""Coverage that intervals promise when a model is validated."""
-
-_SOURCE_WORDS = {IN_SITU: "cover network", CHAINED: "chain of ops", ALONE: "op alone"}
 _FIT_ROLES = (Role.TRAINING, Role.CALIBRATION)
 _N_CACHED = 8
 
@@ -79,8 +64,8 @@ def build_table(
         ConflictError: the name stands for a model made from other things.
         UnknownOpError: a calibration network holds an op that no cover network holds.
     """
-    source = _Source.of(store, name, campaign)
-    table = with_findings(source.table(), store.get_campaign(campaign).findings)
+    source = ModelSource.of(store, name, campaign)
+    table = with_findings(source.table().table, store.get_campaign(campaign).findings)
     if interpolate:
         table = table.interpolated(source.space)
     validation = source.validate(table)
@@ -99,15 +84,6 @@ def build_table(
     )
     store.put_latency_model(record, dump_latency_model(table))
     return record
-
-
-def provisional_table(store: Store, campaign: Campaign) -> LookupTable:
-    """The table of what a profile campaign has measured so far, running or not; it is not kept.
-
-    Raises: as `build_table`.
-    """
-    target = store.get_target(campaign.target)
-    return _Source(store, campaign, get_space(campaign.space), target).table()
 
 
 def with_findings(table: LookupTable, findings: Findings | None) -> LookupTable:
@@ -146,7 +122,7 @@ def fit_predictor(
         raise InvalidInputError(f"no predictor is called {kind!r}; there are {', '.join(fits)}")
     if seed < 0:
         raise InvalidInputError(f"seed must not be negative, not {seed}")
-    source = _Source.of(store, name, campaign)
+    source = ModelSource.of(store, name, campaign)
     observations = source.observations(_FIT_ROLES)
     if not observations:
         raise InvalidInputError(
@@ -265,110 +241,6 @@ class ModelCache:
             while len(self._loaded) > _N_CACHED:
                 self._loaded.popitem(last=False)
         return model
-
-
-class _Whole(TypedDict):
-    """What every method takes beside the measurements of ops."""
-
-    plain: Sequence[Observation]
-    calibration: Sequence[Observation]
-    target: Target
-    space: SearchSpace
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A campaign that a model is made from."""
-
-    store: Store
-    campaign: Campaign
-    space: SearchSpace
-    target: Target
-
-    @classmethod
-    def of(cls, store: Store, name: str, campaign: str) -> _Source:
-        """Checks the name of the model and that the campaign can give one."""
-        check_name("latency model", name)
-        status = store.get_campaign(campaign)
-        if not status.campaign.space:
-            raise InvalidInputError(
-                f"campaign {campaign!r} measures programs; a latency model is made from one that "
-                "profiles a space"
-            )
-        if status.campaign.state is CampaignState.RUNNING:
-            raise InvalidInputError(
-                f"campaign {campaign!r} still runs ({status.n_visits_done} of "
-                f"{status.n_visits_wanted} visits): wait for its end, or cancel it to use what it "
-                "has"
-            )
-        target = store.get_target(status.campaign.target)
-        return cls(store, status.campaign, get_space(status.campaign.space), target)
-
-    def observations(self, roles: Collection[Role]) -> list[Observation]:
-        """What tasks of these roles have measured."""
-        found = read_observations(self.store, self.campaign.name, roles)
-        return [observation for _, observation in found]
-
-    def table(self) -> LookupTable:
-        """The table of everything that it has measured; raises as `build_table`."""
-        plan = self.campaign.plan
-        method = plan.method if isinstance(plan, ProfilePlan) else IN_SITU
-        cover = self.observations([Role.COVER])
-        sources = {
-            IN_SITU: [seen for seen in cover if seen.mode == PROFILED],
-            CHAINED: self.observations([Role.CHAIN]),
-            ALONE: self.observations([Role.ALONE]),
-        }
-        if not sources[method]:
-            raise InvalidInputError(
-                f"campaign {self.campaign.name!r} has measured no {_SOURCE_WORDS[method]}: start "
-                "it anew"
-            )
-        calibration, beyond = self._calibration()
-        whole = _Whole(
-            plain=[seen for seen in cover if seen.mode != PROFILED],
-            calibration=calibration,
-            target=self.target,
-            space=self.space,
-        )
-        if method == CHAINED:
-            table = build_chained_table(chains=sources[method], **whole)
-        elif method == ALONE:
-            table = build_alone_table(alone=sources[method], **whole)
-        else:
-            table = build_in_situ_table(profiled=sources[method], **whole)
-        if not beyond:
-            return table
-        sitting = [*sources[method], *whole["plain"], *calibration]
-        return with_interpolation_check(table, beyond, sitting)
-
-    def _calibration(self) -> tuple[list[Observation], list[Observation]]:
-        """Calibration networks: of the resolutions of the cover networks, and of others."""
-        found = self.observations([Role.CALIBRATION])
-        covered = covered_choices(self.space, self._resolutions)
-        parts: tuple[list[Observation], list[Observation]] = [], []
-        for seen in found:
-            assert seen.arch is not None
-            genes = seen.arch.genes
-            inside = all(genes[gene] in choices for gene, choices in covered.items())
-            parts[not inside].append(seen)
-        return parts
-
-    @property
-    def _resolutions(self) -> tuple[int, ...]:
-        """Resolutions of the cover networks; empty for all of the space."""
-        plan = self.campaign.plan
-        return plan.resolutions if isinstance(plan, ProfilePlan) else ()
-
-    def validate(self, model: LatencyModel) -> Validation | None:
-        """Errors on the campaign's validation networks; None if it has none.
-
-        Of a table of some resolutions only, on those networks that it can answer for.
-        """
-        unseen = self.observations([Role.VALIDATION])
-        if self._resolutions and isinstance(model, LookupTable):
-            unseen = [seen for seen in unseen if answers(model, seen.network)]
-        return validate(model, unseen, self.space, level=VALIDATION_LEVEL) if unseen else None
 
 
 def _fits() -> Mapping[str, _Fit]:

@@ -10,12 +10,7 @@ from typing import TypeVar
 from latlas_coordinator.domain import Role, Task, VisitKey, VisitSummary
 from latlas_coordinator.storage import Store
 from latlas_coordinator.suspecting import replaced_visits
-from latlas_latency.measurement import (
-    Visit,
-    kept_visits,
-    usual_clocks_mhz,
-    usual_gpu_clocks_mhz,
-)
+from latlas_latency.measurement import UsualClocks, Visit, kept_visits
 from latlas_latency.observations import Observation, undisturbed
 
 _AnyVisit = TypeVar("_AnyVisit", Visit, VisitSummary)
@@ -47,14 +42,12 @@ def list_measurements(store: Store, campaign: str) -> list[Measurement]:
     summaries = store.list_visit_summaries(campaign)
     for visit in summaries:
         visits[visit.task_id].append(visit)
-    clocks_mhz, gpu_clocks_mhz = usual_clocks_mhz(summaries), usual_gpu_clocks_mhz(summaries)
+    usual = UsualClocks.of(summaries)
     replaced = _replaced(store, campaign, tasks, summaries)
     measurements = []
     for task in tasks:
         found = tuple(visits[task.task_id])
-        kept = kept_visits(
-            _without(found, replaced), clocks_mhz=clocks_mhz, gpu_clocks_mhz=gpu_clocks_mhz
-        ).kept
+        kept = kept_visits(_without(found, replaced), usual=usual).kept
         left_out = tuple(visit for visit in found if visit not in kept)
         subject = programs[task.program_sha256].subject
         measurements.append(Measurement(task, subject, found, left_out))
@@ -67,7 +60,8 @@ def read_observations(
     """Tasks of these roles that have visits and a known network, with what models are made from.
 
     Visits that were disturbed, or are of a stretch of slow or fast ones, are left out where better
-    ones stand in for them; see `undisturbed` and `replaced_visits`.
+    ones stand in for them; see `undisturbed` and `replaced_visits`. What is usual is told from the
+    whole campaign, as in `list_measurements`, whatever the roles.
 
     Raises:
         NotFoundError: no campaign has that name.
@@ -83,7 +77,8 @@ def read_observations(
         for task in tasks
         if task.task_id in visits and programs[task.program_sha256].network is not None
     ]
-    replaced = _replaced(store, campaign, tasks)
+    summaries = store.list_visit_summaries(campaign)
+    replaced = _replaced(store, campaign, tasks, summaries)
     observations = []
     for task in measured:
         program = programs[task.program_sha256]
@@ -99,7 +94,7 @@ def read_observations(
                 target=targets[task.target],
             )
         )
-    return list(zip(measured, undisturbed(observations), strict=True))
+    return list(zip(measured, undisturbed(observations, UsualClocks.of(summaries)), strict=True))
 
 
 def trusted_summaries(store: Store, campaign: str) -> list[VisitSummary]:
@@ -110,17 +105,13 @@ def trusted_summaries(store: Store, campaign: str) -> list[VisitSummary]:
 
 
 def _replaced(
-    store: Store,
-    campaign: str,
-    tasks: Sequence[Task],
-    visits: Sequence[VisitSummary] | None = None,
+    store: Store, campaign: str, tasks: Sequence[Task], visits: Sequence[VisitSummary]
 ) -> frozenset[VisitKey]:
-    """See `replaced_visits`; every visit of the campaign is read unless it is given."""
+    """See `replaced_visits`."""
     findings = store.get_campaign(campaign).findings
     if findings is None or not findings.doubtful:
         return frozenset()
-    summaries = store.list_visit_summaries(campaign) if visits is None else visits
-    return replaced_visits(findings.doubtful, tasks, summaries)
+    return replaced_visits(findings.doubtful, tasks, visits)
 
 
 def _without(visits: Sequence[_AnyVisit], left_out: Collection[VisitKey]) -> list[_AnyVisit]:

@@ -13,11 +13,9 @@ from latlas_coordinator.domain import (
     Findings,
     Looked,
     ProfilePlan,
-    Role,
     TaskProgress,
 )
-from latlas_coordinator.handlers.latency_models import provisional_table
-from latlas_coordinator.handlers.measurements import read_observations
+from latlas_coordinator.handlers.model_sources import provisional_table
 from latlas_coordinator.handlers.suspicion import tasks_behind
 from latlas_coordinator.scheduling import LeasePolicy
 from latlas_coordinator.settling import (
@@ -27,7 +25,6 @@ from latlas_coordinator.settling import (
     settle_visits,
 )
 from latlas_coordinator.storage import Store
-from latlas_latency.measurement import PROFILED
 from latlas_latency.methods import IN_SITU
 from latlas_latency.observations import measure_drift
 from latlas_latency.precision import cover_noise
@@ -125,8 +122,8 @@ def _entry_evidence(
     if not isinstance(campaign.plan, ProfilePlan):
         return None
     try:
-        table = provisional_table(store, campaign)
-        breaks = monotonicity_breaks(table.entries)
+        made = provisional_table(store, campaign)
+        breaks = monotonicity_breaks(made.table.entries)
         holders = tasks_behind(store, tasks, breaks)
     except LatlasError as error:
         return EntryEvidence(
@@ -135,19 +132,14 @@ def _entry_evidence(
     if campaign.plan.method != IN_SITU:
         return EntryEvidence(breaks, holders, remarks=(_NOISE_UNKNOWN,))
     try:
-        covers = [
-            (task.task_id, seen)
-            for task, seen in read_observations(store, campaign.name, [Role.COVER])
-            if seen.mode == PROFILED
-        ]
-        profiled = [seen for _, seen in covers]
         networks = get_space(campaign.space).sample(_N_NETWORKS, np.random.default_rng(0))
-        noise = cover_noise(profiled, measure_drift(profiled), table, networks)
+        noise = cover_noise(made.sources, measure_drift(made.sitting), made.table, networks)
     except LatlasError as error:
         return EntryEvidence(
             breaks, holders, remarks=(_not(campaign, "entries' noise is not known", error),)
         )
-    return EntryEvidence(breaks, holders, noise, tuple(task_id for task_id, _ in covers))
+    covers = tuple(seen.visits[0].task_id for seen in made.sources)
+    return EntryEvidence(breaks, holders, noise, covers)
 
 
 def _not(campaign: Campaign, what: str, error: LatlasError) -> str:

@@ -10,6 +10,7 @@ from latlas_coordinator.domain import CampaignState, Role, Suspicion, TaskProgre
 from latlas_coordinator.handlers.latency_models import TABLE
 from latlas_coordinator.handlers.measurements import trusted_summaries
 from latlas_coordinator.scheduling import LeasePolicy
+from latlas_coordinator.settling import Case
 from latlas_coordinator.storage import Store
 from latlas_coordinator.suspecting import (
     Stretch,
@@ -24,6 +25,9 @@ from latlas_latency.measurement import PROFILED
 from latlas_latency.suspicion import Disagreement, MonotonicityBreak, monotonicity_breaks
 from latlas_latency.table import LookupTable
 from latlas_ops.errors import ConflictError, InvalidInputError
+
+_N_ON_REQUEST = 1
+"""Visits that a task may be given on request beyond what its sampling allows."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,23 @@ def find_suspicions(store: Store, name: str) -> Suspicions:
     return Suspicions(breaks, find_stretches(visits), found, labels)
 
 
-def requeue(store: Store, name: str, suspicions: Suspicions) -> Requeued:
+def requeue(
+    store: Store,
+    name: str,
+    suspicions: Suspicions,
+    max_attempts: int = LeasePolicy.max_attempts,
+) -> Requeued:
     """Has what is suspicious visited once more; the table is to be built anew afterwards.
 
     Entries are visited in every program that they come from, stretches as often as a program has
     doubtful visits in them. No task gets more than one visit beyond `Sampling.n_extra_rounds`, nor
     one more if it has failed too often. What is visited again is kept as a finding of the campaign.
+
+    Args:
+        store: where the table and its campaign are.
+        name: the table.
+        suspicions: what `find_suspicions` says of it.
+        max_attempts: as in `LeasePolicy`.
 
     Raises:
         InvalidInputError: the table was imported: there is no campaign to measure anew.
@@ -118,18 +133,11 @@ def requeue(store: Store, name: str, suspicions: Suspicions) -> Requeued:
             suspicions.breaks, tasks_behind(store, tasks, suspicions.breaks), strict=True
         )
     ]
-    allowed = {
-        progress.task.task_id: progress.task.sampling.n_extra_rounds + 1 - progress.n_extra_rounds
-        for progress in tasks
-        if progress.failure is None and progress.attempts < LeasePolicy.max_attempts
-    }
+    case = Case(tasks, max_attempts=max_attempts, n_beyond=_N_ON_REQUEST)
     more: dict[str, int] = {}
     kept = []
     for suspicion, visits in wanted:
-        granted = {
-            task_id: min(n_visits, allowed.get(task_id, 0)) for task_id, n_visits in visits.items()
-        }
-        granted = {task_id: n_visits for task_id, n_visits in granted.items() if n_visits > 0}
+        granted = case.granted(visits)
         for task_id, n_visits in granted.items():
             more[task_id] = max(n_visits, more.get(task_id, 0))
         if granted:

@@ -202,7 +202,11 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
         requeued = None
         if request.requeue:
             requeued = await self._workers.store(
-                suspicion.requeue, self._store, request.name, found
+                suspicion.requeue,
+                self._store,
+                request.name,
+                found,
+                self._coordinator.policy.max_attempts,
             )
             self._coordinator.dispatcher.wake()
             self._coordinator.changes.notify()

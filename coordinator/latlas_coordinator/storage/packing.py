@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -174,11 +174,17 @@ def _visit_keys_to_json(visits: Sequence[VisitKey]) -> Json:
 
     A stretch may be of thousands of visits, and findings are read with every listing.
     """
-    common = os.path.commonprefix([task_id for task_id, _ in visits])  # noqa: RUF071
+    common = _common_beginning([task_id for task_id, _ in visits])
     rounds: dict[str, list[str]] = {}
     for task_id, number in visits:
         rounds.setdefault(str(number), []).append(task_id[len(common) :])
     return {"tasks": common, "rounds": rounds}
+
+
+def _common_beginning(names: Sequence[str]) -> str:
+    """What all names begin with: what the first and the last in order do; empty for no names."""
+    pairs = zip(min(names, default=""), max(names, default=""), strict=False)
+    return "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _visit_keys_from_json(record: Mapping[str, Any]) -> tuple[VisitKey, ...]:

@@ -4,10 +4,9 @@ from latlas_latency.measurement.device import Device, RuntimeCapability
 from latlas_latency.measurement.flags import (
     Flag,
     FlagThresholds,
+    UsualClocks,
     VisitSelection,
     kept_visits,
-    usual_clocks_mhz,
-    usual_gpu_clocks_mhz,
     visit_flags,
 )
 from latlas_latency.measurement.target import Target
@@ -33,10 +32,9 @@ __all__ = [
     "RuntimeCapability",
     "Series",
     "Target",
+    "UsualClocks",
     "Visit",
     "VisitSelection",
     "kept_visits",
-    "usual_clocks_mhz",
-    "usual_gpu_clocks_mhz",
     "visit_flags",
 ]

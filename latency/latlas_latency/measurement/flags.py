@@ -88,9 +88,6 @@ class FlagThresholds:
             )
 
 
-DEFAULT_THRESHOLDS = FlagThresholds()
-
-
 class Conditioned(Protocol):
     """A visit, or a summary of one."""
 
@@ -106,6 +103,45 @@ class Conditioned(Protocol):
 
 
 OneVisit = TypeVar("OneVisit", bound=Conditioned)
+
+
+@dataclass(frozen=True)
+class UsualClocks:
+    """The clocks of one device when nothing slows it: what slow ones are told from.
+
+    A device that runs slowly throughout has slow usual clocks: what tells that is its power mode.
+
+    Attributes:
+        cpu_mhz: of the cores that it measures on; None if no visit tells.
+        gpu_mhz: of its GPU; None if no visit ran on it.
+    """
+
+    cpu_mhz: float | None = None
+    gpu_mhz: float | None = None
+
+    @staticmethod
+    def of(visits: Iterable[Conditioned]) -> dict[str, UsualClocks]:
+        """Median clocks of each device, by `device_id`.
+
+        Args:
+            visits: every visit of a campaign, whatever is asked about: among those of some tasks
+                alone, three at half the clock look usual.
+        """
+        seen: dict[str, list[Conditions]] = {}
+        for visit in visits:
+            seen.setdefault(visit.device_id, []).append(visit.conditions)
+        return {
+            device_id: UsualClocks(
+                _median(one.clock_mhz for one in found),
+                _median(one.gpu_clock_mhz for one in found),
+            )
+            for device_id, found in seen.items()
+        }
+
+
+def _median(clocks_mhz: Iterable[float | None]) -> float | None:
+    known = [mhz for mhz in clocks_mhz if mhz is not None]
+    return float(np.median(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -127,49 +163,24 @@ class VisitSelection(Generic[OneVisit]):
 def visit_flags(
     conditions: Conditions,
     thresholds: FlagThresholds = FlagThresholds(),
-    usual_clock_mhz: float | None = None,
-    usual_gpu_clock_mhz: float | None = None,
+    usual: UsualClocks = UsualClocks(),
 ) -> frozenset[Flag]:
     """The flags of a visit under these conditions; what its device does not tell is no flag.
 
     Args:
         conditions: those of the visit.
         thresholds: from where on a condition is a flag.
-        usual_clock_mhz: clock of its device when nothing slows it, see `usual_clocks_mhz`; without
-            it a slow clock goes unnoticed.
-        usual_gpu_clock_mhz: the same of its GPU, see `usual_gpu_clocks_mhz`.
+        usual: clocks of its device when nothing slows it; without them a slow one goes unnoticed.
     """
-    excesses = _excesses(conditions, thresholds, usual_clock_mhz, usual_gpu_clock_mhz)
+    excesses = _excesses(conditions, thresholds, usual)
     return frozenset(flag for flag, excess in excesses.items() if excess > 1)
-
-
-def usual_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
-    """Median clock of each device over all its visits, by `device_id`; give a whole campaign.
-
-    A device that runs slowly throughout has a slow usual clock: what tells that is its power mode.
-    """
-    return _medians((visit.device_id, visit.conditions.clock_mhz) for visit in visits)
-
-
-def usual_gpu_clocks_mhz(visits: Iterable[Conditioned]) -> dict[str, float]:
-    """Median clock of each device's GPU over all visits that ran on it, by `device_id`."""
-    return _medians((visit.device_id, visit.conditions.gpu_clock_mhz) for visit in visits)
-
-
-def _medians(clocks: Iterable[tuple[str, float | None]]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for device_id, mhz in clocks:
-        if mhz is not None:
-            found.setdefault(device_id, []).append(mhz)
-    return {device_id: float(np.median(seen)) for device_id, seen in found.items()}
 
 
 def kept_visits(
     visits: Sequence[OneVisit],
     thresholds: FlagThresholds = FlagThresholds(),
-    clocks_mhz: Mapping[str, float] | None = None,
     least: int = LEAST_UNFLAGGED,
-    gpu_clocks_mhz: Mapping[str, float] | None = None,
+    usual: Mapping[str, UsualClocks] | None = None,
 ) -> VisitSelection[OneVisit]:
     """The policy of tables: flagged visits are left out while enough unflagged ones remain.
 
@@ -180,26 +191,18 @@ def kept_visits(
     Args:
         visits: visits of one subject (one program on one target), of any rounds and boards.
         thresholds: from where on a condition is a flag.
-        clocks_mhz: usual clock of each device, see `usual_clocks_mhz`; of `visits` alone if None.
         least: unflagged visits that suffice.
-        gpu_clocks_mhz: as `clocks_mhz`, of GPUs; see `usual_gpu_clocks_mhz`.
+        usual: usual clocks of each device, see `UsualClocks.of`; those of `visits` alone if None.
 
     Raises:
         InvalidInputError: `least` is not positive.
     """
     if least < 1:
         raise InvalidInputError(f"least is {least}: a figure needs at least one visit")
-    usual = usual_clocks_mhz(visits) if clocks_mhz is None else clocks_mhz
-    usual_gpu = usual_gpu_clocks_mhz(visits) if gpu_clocks_mhz is None else gpu_clocks_mhz
+    clocks = UsualClocks.of(visits) if usual is None else usual
+    unknown = UsualClocks()
     excesses = [
-        max(
-            _excesses(
-                visit.conditions,
-                thresholds,
-                usual.get(visit.device_id),
-                usual_gpu.get(visit.device_id),
-            ).values()
-        )
+        max(_excesses(visit.conditions, thresholds, clocks.get(visit.device_id, unknown)).values())
         for visit in visits
     ]
     limit = 1.0
@@ -214,10 +217,7 @@ def kept_visits(
 
 
 def _excesses(
-    conditions: Conditions,
-    thresholds: FlagThresholds,
-    usual_clock_mhz: float | None,
-    usual_gpu_clock_mhz: float | None,
+    conditions: Conditions, thresholds: FlagThresholds, usual: UsualClocks
 ) -> dict[Flag, float]:
     """Per flag the condition as a multiple of its threshold: above 1 it is flagged."""
     crowding = 0.0
@@ -238,8 +238,8 @@ def _excesses(
     lost_shares = [
         1 - clock_mhz / usual_mhz
         for clock_mhz, usual_mhz in (
-            (conditions.clock_mhz, usual_clock_mhz),
-            (conditions.gpu_clock_mhz, usual_gpu_clock_mhz),
+            (conditions.clock_mhz, usual.cpu_mhz),
+            (conditions.gpu_clock_mhz, usual.gpu_mhz),
         )
         if clock_mhz is not None and usual_mhz
     ]

@@ -115,8 +115,6 @@ class DartsSpace(SearchSpace):
         InvalidInputError: too few cells, or an odd number of channels.
     """
 
-    is_chain = False
-
     def __init__(self, *, name: str, version: int, n_cells: int, channels: int) -> None:
         if n_cells < 3:
             raise InvalidInputError(f"space {name!r}: {n_cells} cells, but two of them reduce")

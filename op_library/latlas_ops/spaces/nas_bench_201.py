@@ -96,7 +96,6 @@ class NasBench201Space(SearchSpace):
     """
 
     name, version = "nas-bench-201", 1
-    is_chain = False
 
     def __init__(self) -> None:
         self.genes = tuple(Gene.named(f"edge{start}-{end}.op", OPERATIONS) for start, end in EDGES)

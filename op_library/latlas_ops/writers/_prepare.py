@@ -11,12 +11,16 @@ from latlas_ops.network import Network
 from latlas_ops.weights import Weights, check_weights, random_weights
 
 
-def prepare(network: Network, weights: Weights | None, seed: int) -> tuple[Graph, Weights]:
+def prepare(
+    network: Network, weights: Weights | None, seed: int, batch: int = 1
+) -> tuple[Graph, Weights]:
     """The primitive graph of a network and weights that fit it, random ones where None are given.
 
     Raises:
-        InvalidInputError: an op is not float32, or the weights do not fit.
+        InvalidInputError: an op is not float32, the weights do not fit, `batch` is not positive.
     """
+    if batch < 1:
+        raise InvalidInputError(f"batch must be at least 1, not {batch}")
     for position, op in enumerate(network.ops):
         if op.dtype != "float32":
             raise InvalidInputError(

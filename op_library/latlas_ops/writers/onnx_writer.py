@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_ops.errors import InvalidInputError, MissingDependencyError
+from latlas_ops.errors import MissingDependencyError
 from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.network import Network
 from latlas_ops.weights import Weights
@@ -85,9 +85,7 @@ def write_onnx(
             'writing an ONNX model needs the package onnx: pip install "latlas[coordinator]"'
         ) from error
 
-    if batch < 1:
-        raise InvalidInputError(f"batch must be at least 1, not {batch}")
-    graph, weights = prepare(network, weights, seed)
+    graph, weights = prepare(network, weights, seed, batch)
 
     def value(tensor: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(tensor, TensorProto.FLOAT, (batch, *shape))

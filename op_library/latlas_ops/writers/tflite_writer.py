@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latlas_ops.errors import InvalidInputError, MissingDependencyError
+from latlas_ops.errors import MissingDependencyError
 from latlas_ops.network import Network
 from latlas_ops.weights import Weights
 from latlas_ops.writers._prepare import prepare
@@ -63,7 +63,5 @@ def write_tflite(
             'writing a TFLite model needs ai-edge-litert: pip install "latlas[litert]"'
         ) from error
 
-    if batch < 1:
-        raise InvalidInputError(f"batch must be at least 1, not {batch}")
-    graph, weights = prepare(network, weights, seed)
+    graph, weights = prepare(network, weights, seed, batch)
     return TfliteProgram(*build(graph, weights, batch, name))
