@@ -39,7 +39,7 @@ from latlas_latency.observations import Observation
 from latlas_latency.partial import with_interpolation_check
 from latlas_latency.table import LookupTable
 from latlas_latency.table_building import build_table
-from latlas_latency.validation import Validation
+from latlas_latency.validation import BEFORE_SESSION, Validation
 from latlas_ops.errors import InvalidInputError, LatlasError, NotFoundError
 from latlas_ops.space import SearchSpace
 from latlas_ops.spaces import get_space
@@ -197,6 +197,8 @@ def _figures(one: Compared) -> Iterator[Figure]:
     ):
         yield Figure(f"{name}: MAPE", 100 * found.mape, "%", its_bar)
         for part in found.parts:
+            if part.name == BEFORE_SESSION:
+                yield Figure(f"{name}: MAPE {part.name}", 100 * part.mape, "%")
             if part.name == _PART:
                 text = f"{name}: MAPE of {part.n_networks} networks between"
                 yield Figure(text, 100 * part.mape, "%")

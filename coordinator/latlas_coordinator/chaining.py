@@ -49,7 +49,7 @@ def chain_programs(
         if len(set(op.inputs)) > 1:
             raise InvalidInputError(
                 f"space {space.name!r} cannot be measured in chains: {op} takes inputs of "
-                "different shapes; choose --method in-situ"
+                "different shapes; choose --method in-situ, on a runtime that times single nodes"
             )
     neighbours = _Neighbours.of(ops)
     most_bytes = int(space_costs(space.extremes()).weight_bytes.max())
@@ -77,7 +77,7 @@ def alone_programs(
         if len(set(op.inputs)) > 1:
             raise InvalidInputError(
                 f"space {space.name!r} cannot be measured alone: {op} takes inputs of different "
-                "shapes; choose --method in-situ"
+                "shapes; choose another method, or leave ops alone out (--no-stand-alone)"
             )
     return [(Network.chain([op]),) for op in ops]
 

@@ -171,7 +171,7 @@ def stretch_suspicion(stretch: Stretch) -> Suspicion:
     speed = "slower" if stretch.ratio > 1 else "faster"
     text = (
         f"{len(stretch.visits)} visits in a row on {stretch.device_id} were "
-        f"{abs(stretch.ratio - 1):.1%} {speed} than the others"
+        f"{_percent(abs(stretch.ratio - 1))} {speed} than the others"
     )
     return Suspicion(
         SuspicionKind.STRETCH,
@@ -185,12 +185,26 @@ def stretch_suspicion(stretch: Stretch) -> Suspicion:
 
 def disagreement_suspicion(found: Disagreement[str, str], label: str) -> Suspicion:
     """A disagreement of boards about a task of that label, likewise."""
-    text = f"{label} is {found.ratio - 1:.1%} slower on {found.slower} than on {found.faster}"
+    more = _percent(found.ratio - 1)
+    text = f"{label} is {more} slower on {found.slower} than on {found.faster}"
     boards = " ".join(sorted((found.faster, found.slower)))
     return Suspicion(SuspicionKind.DISAGREEMENT, f"{found.subject} {boards}", text)
 
 
 def break_suspicion(found: MonotonicityBreak) -> Suspicion:
     """An entry that is slower than a bigger op's, likewise."""
-    text = f"{found.smaller} is {found.ratio - 1:.1%} slower than {found.bigger}"
+    text = f"{found.smaller} is {_percent(found.ratio - 1)} slower than with {_larger(found)}"
     return Suspicion(SuspicionKind.BREAK, f"{found.smaller.key} {found.bigger.key}", text)
+
+
+def _larger(found: MonotonicityBreak) -> str:
+    """What the bigger op of a break has more of, without what the two share."""
+    smaller, bigger = found.smaller, found.bigger
+    shapes = " ".join("x".join(map(str, shape)) for shape in bigger.inputs)
+    parts = [] if bigger.inputs == smaller.inputs else [f"inputs {shapes}"]
+    own = set(bigger.attributes) - set(smaller.attributes)
+    return ", ".join(parts + [f"{name}={value}" for name, value in sorted(own)]) or str(bigger)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

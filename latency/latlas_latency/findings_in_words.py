@@ -30,17 +30,25 @@ def precision_in_words(
         target_error: what was wanted of both; 0 for nothing.
         n_labels_unknown: networks whose own error is not known.
     """
-    wanted = f", wanted {_percent(target_error)}" if target_error else ""
     unknown = f"{n_labels_unknown} network{'' if n_labels_unknown == 1 else 's'} not known"
     lines = []
     if entry_error is not None:
-        lines.append(f"entries' noise costs a network {_percent(entry_error)}{wanted}")
+        line = f"entries' noise costs a network {_percent(entry_error)}"
+        lines.append(line + _wanted_in_words(entry_error, target_error))
     if label_error is not None:
-        line = f"latencies of networks are known to {_percent(label_error)}{wanted}"
+        line = f"latencies of networks are known to {_percent(label_error)}"
+        line += _wanted_in_words(label_error, target_error)
         lines.append(f"{line}; {unknown}" if n_labels_unknown else line)
     elif n_labels_unknown:
         lines.append(f"noise in latencies of networks: {unknown}")
     return tuple(lines)
+
+
+def _wanted_in_words(error: float, target_error: float) -> str:
+    if not target_error:
+        return ""
+    missed = ": not reached, more --extra-rounds may" if error > target_error else ""
+    return f", wanted {_percent(target_error)}{missed}"
 
 
 def _percent(value: float) -> str:

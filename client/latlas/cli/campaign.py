@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from latlas.cli.options import (
 from latlas.cli.output import local_time, milliseconds, print_json, print_pairs, print_table
 from latlas.cli.programs import read_program
 from latlas_latency.methods import METHODS
+from latlas_ops.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from latlas.lab import Lab
@@ -160,9 +162,21 @@ def run_show(args: argparse.Namespace) -> None:
 
 def run_start(args: argparse.Namespace) -> None:
     """Starts a campaign, or finds it there."""
+    if args.program and (args.method or args.resolutions):
+        raise InvalidInputError(
+            "--method and --resolutions say how a space is profiled: add --space"
+        )
     programs = [(path, *read_program(path)) for path in args.program or ()]
     with open_lab(args) as lab:
         if args.space is not None:
+            print(
+                "writing programs: a second for a small space, a minute or two for a large one",
+                file=sys.stderr,
+            )
+            args.resume = (
+                f"the coordinator goes on with {args.name!r}; `latlas campaign show {args.name}` "
+                f"shows it, `latlas campaign cancel {args.name}` ends it"
+            )
             status = lab.start_profile(
                 args.name,
                 args.space,

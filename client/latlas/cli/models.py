@@ -207,7 +207,7 @@ def _print_validation(found: Validation, what: str) -> None:
         empty="",
     )
     session = found.session_scale - 1
-    drift = "not looked at"
+    drift = "not known; `latlas table validate` asks ten networks"
     if math.isfinite(session):
         drift = f"{percent(abs(session))} {'slower' if session > 0 else 'faster'} than calibrated"
     print_pairs(

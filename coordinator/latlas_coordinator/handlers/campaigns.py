@@ -329,12 +329,14 @@ def _measure_tasks(
 ) -> list[Task]:
     kept = store.get_programs([program.sha256 for program in plan.programs])
     for capability in _capabilities(store, target):
-        for record in kept.values():
-            if record.format not in capability.program_formats:
+        for program in plan.programs:
+            written = kept[program.sha256].format
+            if written not in capability.program_formats:
                 raise RuntimeUnavailableError(
-                    f"program {record.sha256[:12]} cannot be measured on target {target.name!r}: "
-                    f"it is {record.format}, {target.runtime} loads "
-                    f"{', '.join(capability.program_formats)}"
+                    f"{program.label or program.sha256[:12]} cannot be measured on target "
+                    f"{target.name!r}: it is {written}, {target.runtime} loads "
+                    f"{', '.join(capability.program_formats)}; convert it, or choose a target "
+                    f"whose runtime loads {written}"
                 )
     return [
         Task(
