@@ -7,9 +7,9 @@ resolutions under onnxruntime at graph levels ALL and BASIC, builds the tables, 
 networks that they were not made from: half random, half found by searches with the table itself;
 ten more calibrate the table for that sitting. A sitting noisier than 2 % is measured again, up to
 three times, as `latlas table show` advises; its device time counts. The first session also measures
-what the baselines need: every op alone, and training networks for as long as the table took. The last
-one asks thirty times whether a table still holds. One more session runs beside a neighbour that
-thrashes the cache. All raw samples stay in FOLDER (`session-N/fleet/latlas.db`): every figure is
+what the baselines need: every op alone, and training networks for as long as the table took. The
+last one asks thirty times whether a table still holds. One more session runs beside a neighbour
+that thrashes the cache. All raw samples stay in FOLDER (`session-N/fleet/latlas.db`): every figure is
 recomputed from them, with `--figures-only` without a device.
 
 Exit code 0 when every bar holds, 1 when one does not, 2 when there is nothing to judge.

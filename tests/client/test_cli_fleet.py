@@ -216,6 +216,12 @@ def test_a_campaign_goes_on_until_it_is_as_precise_as_was_asked_for(typed, lab):
 # -- what is refused: one line, exit code 2, nothing written -------------------------------------
 
 
+def test_how_ops_are_measured_is_no_matter_of_programs(latlas_at, model_file):
+    start = ["campaign", "start", "p", "--target", "here", "--program", model_file]
+    for option in (["--method", "chained"], ["--resolutions", "32"]):
+        assert "how a space is profiled: add --space" in one_line(latlas_at(*start, *option))
+
+
 def test_an_unknown_space_starts_no_campaign(latlas_at, lab):
     before = lab.campaigns()
     ended = latlas_at("campaign", "start", "c", "--target", "here", "--space", "moon")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,30 +165,29 @@ def run_start(args: argparse.Namespace) -> None:
         raise InvalidInputError(
             "--method and --resolutions say how a space is profiled: add --space"
         )
+    from latlas.cli.following import WRITING_PROGRAMS, told_when_slow
+
     programs = [(path, *read_program(path)) for path in args.program or ()]
     with open_lab(args) as lab:
         if args.space is not None:
-            print(
-                "writing programs: a second for a small space, a minute or two for a large one",
-                file=sys.stderr,
-            )
             args.resume = (
                 f"the coordinator goes on with {args.name!r}; `latlas campaign show {args.name}` "
                 f"shows it, `latlas campaign cancel {args.name}` ends it"
             )
-            status = lab.start_profile(
-                args.name,
-                args.space,
-                args.target,
-                n_training_networks=args.training_networks,
-                n_calibration_networks=args.calibration_networks,
-                n_validation_networks=args.validation_networks,
-                min_occurrences=args.min_occurrences,
-                seed=args.seed,
-                method=args.method,
-                resolutions=args.resolutions,
-                sampling=sampling(args),
-            )
+            with told_when_slow(WRITING_PROGRAMS):
+                status = lab.start_profile(
+                    args.name,
+                    args.space,
+                    args.target,
+                    n_training_networks=args.training_networks,
+                    n_calibration_networks=args.calibration_networks,
+                    n_validation_networks=args.validation_networks,
+                    min_occurrences=args.min_occurrences,
+                    seed=args.seed,
+                    method=args.method,
+                    resolutions=args.resolutions,
+                    sampling=sampling(args),
+                )
         else:
             uploaded = [(lab.upload(data, fmt), path.name) for path, data, fmt in programs]
             status = lab.start_measure(args.name, args.target, uploaded, sampling(args))

@@ -1,8 +1,11 @@
-"""Watching a campaign from the command line."""
+"""Waiting for a campaign on the command line."""
 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from latlas.progress import Progress
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     from latlas.lab import Lab
     from latlas.records import CampaignStatus
     from latlas_latency.measurement import Device, Target
+
+
+WRITING_PROGRAMS = "writing programs; for a large space that takes a minute or two"
 
 
 def follow(lab: Lab, status: CampaignStatus, label: str) -> CampaignStatus:
@@ -54,3 +60,15 @@ def _serves(device: Device, target: Target) -> bool:
     except RuntimeUnavailableError:
         return False
     return True
+
+
+@contextmanager
+def told_when_slow(what: str, after_s: float = 2.0) -> Iterator[None]:
+    """Says on stderr what is going on if the work inside takes longer than `after_s` seconds."""
+    timer = threading.Timer(after_s, lambda: print(f"latlas: {what}", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

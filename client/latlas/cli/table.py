@@ -143,7 +143,7 @@ def _add_campaign(parser: argparse.ArgumentParser) -> None:
 
 def run_validate(args: argparse.Namespace) -> None:
     """Measures unseen networks and judges the table by them. Again: goes on, or shows it."""
-    from latlas.cli.following import follow
+    from latlas.cli.following import WRITING_PROGRAMS, follow, told_when_slow
 
     if not args.random_networks and not args.selected_networks:
         raise InvalidInputError("a validation needs at least one network: random or selected")
@@ -152,17 +152,18 @@ def run_validate(args: argparse.Namespace) -> None:
         how = sampling(args)
         wanted = (args.random_networks, args.selected_networks, args.no_stand_alone, args.seed)
         digest = hashlib.sha256(f"{args.name} {info.created_ns} {wanted} {how}".encode())
-        status = lab.start_validation(
-            args.campaign or f"validate-{digest.hexdigest()[:12]}",
-            args.name,
-            info.target.name,
-            n_random_networks=args.random_networks,
-            n_selected_networks=args.selected_networks,
-            stand_alone=not args.no_stand_alone,
-            seed=args.seed,
-            sampling=how,
-        )
         args.resume = "the campaign goes on; the same command shows its result"
+        with told_when_slow(WRITING_PROGRAMS):
+            status = lab.start_validation(
+                args.campaign or f"validate-{digest.hexdigest()[:12]}",
+                args.name,
+                info.target.name,
+                n_random_networks=args.random_networks,
+                n_selected_networks=args.selected_networks,
+                stand_alone=not args.no_stand_alone,
+                seed=args.seed,
+                sampling=how,
+            )
         follow(lab, status, f"validating {args.name}")
         info = lab.validate_table(args.name, status.name)
     print_info(info, args)
