@@ -9,8 +9,8 @@ ten more calibrate the table for that sitting. A sitting noisier than 2 % is mea
 three times, as `latlas table show` advises; its device time counts. The first session also measures
 what the baselines need: every op alone, and training networks for as long as the table took. The
 last one asks thirty times whether a table still holds. One more session runs beside a neighbour
-that thrashes the cache. All raw samples stay in FOLDER (`session-N/fleet/latlas.db`): every figure is
-recomputed from them, with `--figures-only` without a device.
+that thrashes the cache. All raw samples stay in FOLDER (`session-N/fleet/latlas.db`): every figure
+is recomputed from them, with `--figures-only` without a device.
 
 Exit code 0 when every bar holds, 1 when one does not, 2 when there is nothing to judge.
 """
