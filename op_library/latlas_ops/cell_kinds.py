@@ -127,14 +127,17 @@ def _lower_classifier(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) ->
 
 _CHANNELS, _KERNEL, _STRIDE = Attribute(int), Attribute(int), Attribute(int, 1)
 _RELU = Attribute.activation("relu")
+_IMAGE_OR_SEQUENCE = (2, 3)
 
 CELL_KINDS: Mapping[str, Kind] = {
     "activation": Kind(
-        {"activation": Attribute(str, "relu", choices=ACTIVATIONS[1:])}, (3,), _lower_activation
+        {"activation": Attribute(str, "relu", choices=ACTIVATIONS[1:])},
+        (_IMAGE_OR_SEQUENCE,),
+        _lower_activation,
     ),
-    "add": Kind({}, (3, 3), _lower_add, variadic=True),
+    "add": Kind({}, (_IMAGE_OR_SEQUENCE,) * 2, _lower_add, variadic=True),
     "concat": Kind({}, (3, 3), _lower_concat, variadic=True),
-    "zero": Kind({}, (3,), _lower_zero),
+    "zero": Kind({}, (_IMAGE_OR_SEQUENCE,), _lower_zero),
     "conv_add": Kind(
         {
             "out_channels": _CHANNELS,

@@ -22,7 +22,7 @@ from latlas_ops.space import ArchBatch, SearchSpace
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 _INT8_BIAS_BYTES = 4
-_IN_PLACE = ("relu", "relu6", "hswish", "hsigmoid", "add", "mul", "flatten", "zero")
+_IN_PLACE = ("relu", "relu6", "hswish", "hsigmoid", "gelu", "add", "mul", "flatten", "zero")
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Cost:
     """Cost of one op or network at batch 1.
 
     Attributes:
-        macs: multiply-accumulates of convolutions and linear layers; other nodes count nothing.
+        macs: multiply-accumulates of convolutions, linear layers and attention; other nodes count
+            nothing.
         parameters: number of weights, biases included, batch norm folded.
         weight_bytes: their size in the ops' dtypes; biases of int8 ops are stored as int32.
         activation_bytes: peak size of the tensors that are alive at one time. A tensor lives from
             the node that writes it (the input: from the start) to the last node that reads it.
-            An element-wise node writes over an input that dies there, as runtimes do.
+            An element-wise node writes over an input that dies there, as runtimes do. What a node
+            needs while it computes, such as the scores of attention, is not counted.
     """
 
     macs: int
@@ -114,9 +116,13 @@ def _cost(nodes: Sequence[Node], dtypes: Sequence[str], input_bytes: Mapping[str
 
 
 def _macs(node: Node) -> int:
-    if not node.parameters:
-        return 0
-    return math.prod(node.parameters[0].shape) * math.prod(node.shape[1:])
+    if node.primitive == "conv":
+        return math.prod(node.parameters[0].shape) * math.prod(node.shape[1:])
+    if node.primitive == "linear":
+        return math.prod(node.parameters[0].shape) * math.prod(node.shape[:-1])
+    if node.primitive == "attention":
+        return 2 * math.prod(node.shape) * node.attributes["source_length"]
+    return 0
 
 
 def _weight_bytes(node: Node, dtype: str) -> int:

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.opspec import Shape
 
+EPSILON = 1e-5
+"""What a layer norm adds to the variance."""
+
 INPUT_TENSOR = "input"
 OUTPUT_TENSOR = "output"
 
-ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
+ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid", "gelu")
 PRIMITIVES = (
     "conv",
     "linear",
@@ -24,6 +27,7 @@ PRIMITIVES = (
     "relu6",
     "hswish",
     "hsigmoid",
+    "gelu",
     "max_pool",
     "avg_pool",
     "global_avg_pool",
@@ -33,6 +37,9 @@ PRIMITIVES = (
     "concat",
     "crop",
     "zero",
+    "layer_norm",
+    "softmax",
+    "attention",
 )
 
 
@@ -56,7 +63,8 @@ class Node:
         output: name of the output tensor.
         shape: output shape without the batch axis.
         attributes: integers such as `kernel`, `stride`, `padding`, `groups`; a convolution has
-            `dilation` only where it is not 1.
+            `dilation` only where it is not 1; attention has `heads`, and the length of its keys
+            as `source_length`.
         parameters: weight first, then bias, where the primitive has them.
     """
 
@@ -185,13 +193,16 @@ class GraphBuilder:
         )
 
     def linear(self, part: str, tensor: str, out_features: int) -> str:
-        """Fully connected layer with bias on a vector `(features,)`."""
-        (features,) = self.shape(tensor)
+        """Fully connected layer with bias on a vector `(features,)` or on every token.
+
+        Tokens are the rows of a sequence `(length, features)`.
+        """
+        *length, features = self.shape(tensor)
         return self._add(
             "linear",
             part,
             (tensor,),
-            (out_features,),
+            (*length, out_features),
             parameters=(
                 self._parameter(part, "weight", (out_features, features)),
                 self._parameter(part, "bias", (out_features,)),
@@ -263,6 +274,44 @@ class GraphBuilder:
             raise InvalidInputError(f"{part}: images of different size: {shapes}")
         channels = sum(shape[0] for shape in shapes)
         return self._add("concat", part, tuple(tensors), (channels, *shapes[0][1:]))
+
+    def layer_norm(self, part: str, tensor: str) -> str:
+        """Every token to mean 0 and variance 1, then scaled and shifted; see `EPSILON`."""
+        shape = self.shape(tensor)
+        parameters = (
+            self._parameter(part, "weight", shape[-1:]),
+            self._parameter(part, "bias", shape[-1:]),
+        )
+        return self._add("layer_norm", part, (tensor,), shape, parameters=parameters)
+
+    def softmax(self, part: str, tensor: str) -> str:
+        """Softmax over the last axis."""
+        return self._add("softmax", part, (tensor,), self.shape(tensor))
+
+    def attention(self, part: str, query: str, key: str, value: str, heads: int) -> str:
+        """Scaled dot-product attention in heads: `softmax(q kᵀ / sqrt(width of a head)) v`.
+
+        Args:
+            part: name of the node.
+            query: `(length, width)`.
+            key, value: `(source length, width)`.
+            heads: parts that the width is cut into.
+        """
+        (length, width), source = self.shape(query), self.shape(key)
+        if width % heads:
+            raise InvalidInputError(f"{part}: {heads} heads do not divide a width of {width}")
+        if source[1] != width or self.shape(value) != source:
+            raise InvalidInputError(
+                f"{part}: queries {(length, width)}, keys {source} and values "
+                f"{self.shape(value)} do not fit"
+            )
+        return self._add(
+            "attention",
+            part,
+            (query, key, value),
+            (length, width),
+            attributes={"heads": heads, "source_length": source[0]},
+        )
 
     def finish(self) -> Graph:
         """The graph; the last node's output tensor is renamed to `output`."""

@@ -32,15 +32,24 @@ class Kind:
 
     Attributes:
         attributes: schema by name.
-        input_ranks: number of axes of each input, without the batch axis.
+        input_ranks: number of axes of each input, without the batch axis; several where any of
+            them will do.
         lower: emits the primitive nodes and returns the output tensor's name.
         variadic: any number of inputs from that of `input_ranks` on, the last rank repeated.
     """
 
     attributes: Mapping[str, Attribute]
-    input_ranks: tuple[int, ...]
+    input_ranks: tuple[int | tuple[int, ...], ...]
     lower: Lowering
     variadic: bool = False
+
+    @property
+    def ranks_in_words(self) -> str:
+        """`3, 3`, or `2 or 3` where both will do."""
+        return ", ".join(
+            " or ".join(map(str, rank)) if isinstance(rank, tuple) else str(rank)
+            for rank in self.input_ranks
+        )
 
     def takes(self, inputs: Sequence[Shape]) -> bool:
         """Whether the number of inputs and of their axes is right."""
@@ -48,4 +57,7 @@ class Kind:
         ranks = self.input_ranks
         if self.variadic and surplus > 0:
             ranks += (ranks[-1],) * surplus
-        return tuple(map(len, inputs)) == ranks
+        return len(inputs) == len(ranks) and all(
+            len(shape) in (allowed if isinstance(allowed, tuple) else (allowed,))
+            for shape, allowed in zip(inputs, ranks, strict=True)
+        )

@@ -1,7 +1,8 @@
 """The kinds of op: their attributes and how each lowers to primitive nodes.
 
 To add a kind, write its lowering and one `Kind` entry in `KINDS`; shapes, costs and every model
-writer follow from the primitives. What cells are made of stands in `latlas_ops.cell_kinds`.
+writer follow from the primitives. What cells are made of stands in `latlas_ops.cell_kinds`,
+what transformers are made of in `latlas_ops.sequence_kinds`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from latlas_ops.errors import InvalidInputError
 from latlas_ops.graph import INPUT_TENSOR, GraphBuilder, Node
 from latlas_ops.kind_schema import Attribute, Kind
 from latlas_ops.opspec import AttributeValue, OpSpec, Shape
+from latlas_ops.residual_kinds import RESIDUAL_KINDS
+from latlas_ops.sequence_kinds import SEQUENCE_KINDS
 
 
 def _lower_conv(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> str:
@@ -163,7 +166,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "linear": Kind(
         {"out_features": Attribute(int), "activation": Attribute.activation("none")},
-        (1,),
+        ((1, 2),),
         _lower_linear,
     ),
     "stem": Kind(
@@ -188,6 +191,8 @@ KINDS: Mapping[str, Kind] = {
         _lower_head,
     ),
     **CELL_KINDS,
+    **RESIDUAL_KINDS,
+    **SEQUENCE_KINDS,
 }
 
 
@@ -216,7 +221,7 @@ def complete_attributes(
     if not schema.takes(inputs):
         more = " or more like the last" if schema.variadic else ""
         raise InvalidInputError(
-            f"{kind} takes inputs with {schema.input_ranks} axes{more}, not shapes {inputs}"
+            f"{kind} takes inputs with {schema.ranks_in_words} axes{more}, not shapes {inputs}"
         )
     if any(size < 1 for shape in inputs for size in shape):
         raise InvalidInputError(f"{kind}: input shapes {inputs} must be positive")

@@ -32,7 +32,8 @@ class OpSpec:
         kind: name of the kind, for example `"mbconv"`; see `latlas_ops.kinds`.
         attributes: `(name, value)` pairs sorted by name, every one the kind has.
         inputs: one shape per input, without the batch axis: `(channels, height, width)` for
-            images, `(features,)` for vectors. The batch size belongs to the target.
+            images, `(length, features)` for sequences, `(features,)` for vectors. The batch size
+            belongs to the target.
         dtype: logical dtype, one of `DTYPES`.
     """
 

@@ -15,6 +15,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 """Parameter name → float32 array of the parameter's shape."""
 
 _BIAS_STD = 0.1
+_NORM_STD = 0.1
 
 _BLOCK = 4093
 """Random numbers that all weights are made of. Prime, so that the filters of a layer begin at
@@ -26,6 +27,7 @@ _ACTIVATION_GAINS: Mapping[str, float] = {
     "relu6": 0.5,
     "hswish": 0.3316,
     "hsigmoid": 0.2776,
+    "gelu": 0.4252,
 }
 """Second moment of an activation's output where its input is standard normal."""
 
@@ -36,7 +38,8 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
     Every convolution and linear layer answers with unit variance to an input that is itself of
     unit variance (and to zeros with its bias): He et al. (ICCV 2015, section 2.2), with the second
     moment of each tensor followed through activations, gates and sums instead of the constant 2 of
-    plain ReLU networks. Biases are small and not zero, so that no tensor is trivially zero.
+    plain ReLU networks. Biases are small and not zero, so that no tensor is trivially zero; the
+    scales of a layer norm are near 1.
 
     All weights repeat one block of random numbers, each tensor from a place of its own. What a
     network takes does not depend on their values, but a network of 30 MB then travels to a board,
@@ -60,7 +63,11 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
             fan_in = math.prod(weight.shape[1:])
             scale = np.float32(1.0 / math.sqrt(fan_in * (inputs[0] or 1.0)))
             rolled = np.roll(block, -int(rng.integers(_BLOCK)))
-            weights[weight.name] = np.resize(rolled, weight.shape) * scale
+            drawn = np.resize(rolled, weight.shape)
+            if node.primitive == "layer_norm":
+                weights[weight.name] = 1 + drawn * np.float32(_NORM_STD)
+            else:
+                weights[weight.name] = drawn * scale
             weights[bias.name] = rng.standard_normal(bias.shape, dtype=np.float32) * np.float32(
                 _BIAS_STD
             )
@@ -72,7 +79,8 @@ def random_weights(graph: Graph, rng: np.random.Generator) -> dict[str, NDArray[
 def _second_moment(node: Node, inputs: list[float], channels: list[int]) -> float:
     """Estimated mean square of a node's output from those of its inputs, with their channels.
 
-    Pooling is taken to keep it; averaging really shrinks it somewhat, the same in every network.
+    Pooling and attention are taken to keep it; averaging really shrinks it somewhat, the same in
+    every network.
     """
     if node.parameters:
         return 1.0 + _BIAS_STD**2
@@ -84,6 +92,8 @@ def _second_moment(node: Node, inputs: list[float], channels: list[int]) -> floa
         return sum(m * c for m, c in zip(inputs, channels, strict=True)) / sum(channels)
     if node.primitive == "zero":
         return 0.0
+    if node.primitive == "attention":
+        return inputs[-1]  # the values'
     return math.prod(inputs)
 
 

@@ -54,7 +54,43 @@ EXAMPLES = {
     "head-features": OpSpec.of(
         "head", (16, 4, 4), expanded_channels=32, feature_channels=48, classes=10
     ),
+    "linear-gelu": OpSpec.of("linear", (16,), out_features=5, activation="gelu"),
+    "linear-tokens": OpSpec.of("linear", (5, 12), out_features=7, activation="relu"),
+    "layer-norm": OpSpec.of("layer_norm", (5, 12)),
+    "softmax": OpSpec.of("softmax", (5, 12)),
+    "attention": OpSpec.of("attention", (5, 12), heads=2, qkv_features=8),
+    "cross-attention": OpSpec.of("cross_attention", (5, 12), (5, 12), heads=3, qkv_features=6),
+    "feed-forward": OpSpec.of("feed_forward", (5, 12), ffn_features=20),
+    "encoder-layer-pre": OpSpec.of(
+        "encoder_layer", (7, 16), heads=4, qkv_features=24, ffn_features=20
+    ),
+    "encoder-layer-post": OpSpec.of(
+        "encoder_layer",
+        (6, 16),
+        heads=2,
+        qkv_features=16,
+        ffn_features=32,
+        norm="post",
+        activation="relu",
+        first=True,
+    ),
+    "decoder-layer-pre": OpSpec.of(
+        "decoder_layer", (5, 12), (5, 12), heads=2, cross_heads=4, qkv_features=8, ffn_features=20
+    ),
+    "decoder-layer-post": OpSpec.of(
+        "decoder_layer",
+        (6, 8),
+        (6, 8),
+        heads=1,
+        cross_heads=2,
+        qkv_features=8,
+        ffn_features=12,
+        norm="post",
+    ),
     "activation": OpSpec.of("activation", (4, 5, 7)),
+    "activation-gelu-tokens": OpSpec.of("activation", (5, 12), activation="gelu"),
+    "add-tokens": OpSpec.of("add", (5, 12), (5, 12)),
+    "zero-tokens": OpSpec.of("zero", (5, 12)),
     "add": OpSpec.of("add", (4, 5, 7), (4, 5, 7)),
     "add-four": OpSpec.of("add", *[(4, 5, 7)] * 4),
     "concat": OpSpec.of("concat", *[(3, 5, 7)] * 3),
@@ -68,6 +104,17 @@ EXAMPLES = {
     "factorized-reduce": OpSpec.of("factorized_reduce", (6, 8, 10), out_channels=8),
     "factorized-reduce-plain": OpSpec.of(
         "factorized_reduce", (6, 2, 2), out_channels=2, activation="none"
+    ),
+    "bottleneck": OpSpec.of("bottleneck", (16, 7, 9), out_channels=16, mid_channels=4),
+    "bottleneck-project": OpSpec.of(
+        "bottleneck", (8, 6, 7), out_channels=16, mid_channels=4, project=True
+    ),
+    "bottleneck-stride": OpSpec.of(
+        "bottleneck", (8, 8, 6), out_channels=16, mid_channels=4, stride=2, project=True
+    ),
+    "deep-stem": OpSpec.of("deep_stem", (3, 17, 14), mid_channels=8, out_channels=16),
+    "deep-stem-plain": OpSpec.of(
+        "deep_stem", (3, 16, 16), mid_channels=8, out_channels=16, residual=False
     ),
     "reduction-block": OpSpec.of("reduction_block", (6, 8, 10), out_channels=12),
     "classifier": OpSpec.of("classifier", (8, 4, 6), classes=5),

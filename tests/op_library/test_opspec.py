@@ -76,8 +76,8 @@ def test_attributes_are_read_by_name() -> None:
         (
             "conv",
             (3, 8, 8),
-            {"out_channels": 4, "kernel": 1, "activation": "gelu"},
-            "activation='gelu' is not one of none, relu",
+            {"out_channels": 4, "kernel": 1, "activation": "swish"},
+            "activation='swish' is not one of none, relu",
         ),
         (
             "mbconv",
@@ -85,7 +85,7 @@ def test_attributes_are_read_by_name() -> None:
             {"out_channels": 8, "expanded_channels": 16, "kernel": 3, "skip": 1},
             "skip must be bool, not 1",
         ),
-        ("conv", (8, 8), {"out_channels": 4, "kernel": 3}, "conv takes inputs with (3,) axes"),
+        ("conv", (8, 8), {"out_channels": 4, "kernel": 3}, "conv takes inputs with 3 axes"),
         ("conv", (3, 0, 8), {"out_channels": 4, "kernel": 3}, "must be positive"),
         ("conv", (3, 8.5, 8), {"out_channels": 4, "kernel": 3}, "sequences of integers"),
         ("conv", "388", {"out_channels": 4, "kernel": 3}, "sequences of integers"),

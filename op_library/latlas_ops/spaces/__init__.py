@@ -8,77 +8,19 @@ from functools import cache
 from latlas_ops.errors import NotFoundError
 from latlas_ops.space import SearchSpace
 from latlas_ops.spaces.darts import DartsSpace
-from latlas_ops.spaces.mobile import MobileSpace, Stage
-from latlas_ops.spaces.nas_bench_201 import NasBench201Space
-
-_OFA_STAGES = (
-    Stage(24, 2, "relu"),
-    Stage(40, 2, "relu", squeeze_excite=True),
-    Stage(80, 2),
-    Stage(112, 1, squeeze_excite=True),
-    Stage(160, 2, squeeze_excite=True),
+from latlas_ops.spaces.encoder import EncoderSpace
+from latlas_ops.spaces.mobile_spaces import (
+    course,
+    digits,
+    fbnet,
+    mcunet,
+    ofa_mobilenetv3,
+    ofa_mobilenetv3_wide,
+    ofa_proxyless,
+    proxylessnas,
 )
-
-
-def _ofa_mobilenetv3() -> MobileSpace:
-    """OFA-MobileNetV3, width 1.0 (Cai et al., ICLR 2020, section 4.1), four resolutions."""
-    return MobileSpace(
-        name="ofa-mobilenetv3",
-        version=1,
-        in_channels=3,
-        classes=1000,
-        resolutions=(128, 160, 192, 224),
-        stem_channels=16,
-        stem_stride=2,
-        stages=_OFA_STAGES,
-        depths=(2, 3, 4),
-        kernels=(3, 5, 7),
-        expansions=(3, 4, 6),
-        head_channels=960,
-        feature_channels=1280,
-    )
-
-
-def _course() -> MobileSpace:
-    """The course's Once-for-All variant: width multiplier per stage, fixed expansion."""
-    return MobileSpace(
-        name="course",
-        version=1,
-        in_channels=3,
-        classes=1000,
-        resolutions=(128, 160, 192, 224),
-        stem_channels=16,
-        stem_stride=2,
-        stages=_OFA_STAGES,
-        depths=(2, 3, 4),
-        kernels=(3, 5, 7),
-        expansions=(6,),
-        widths=(0.25, 0.5, 0.75, 1.0),
-        head_channels=960,
-        feature_channels=1280,
-    )
-
-
-def _digits() -> MobileSpace:
-    """The quickstart's small space: grey images of 32 to 48 px, ten classes; 0.2 to 3 ms a core."""
-    return MobileSpace(
-        name="digits",
-        version=2,
-        in_channels=1,
-        classes=10,
-        resolutions=(32, 40, 48),
-        stem_channels=32,
-        stem_stride=2,
-        stages=(
-            Stage(48, 1, "relu"),
-            Stage(96, 2, "relu", squeeze_excite=True),
-            Stage(192, 2),
-        ),
-        depths=(1, 2, 3),
-        kernels=(3, 5, 7),
-        expansions=(3, 4, 6),
-        head_channels=384,
-    )
+from latlas_ops.spaces.nas_bench_201 import NasBench201Space
+from latlas_ops.spaces.ofa_resnet import OfaResNetSpace
 
 
 def _darts() -> DartsSpace:
@@ -87,11 +29,19 @@ def _darts() -> DartsSpace:
 
 
 _SPACES: Mapping[str, Callable[[], SearchSpace]] = {
-    "digits": _digits,
-    "ofa-mobilenetv3": _ofa_mobilenetv3,
-    "course": _course,
+    "digits": digits,
+    "ofa-mobilenetv3": ofa_mobilenetv3,
+    "ofa-mobilenetv3-w1.2": ofa_mobilenetv3_wide,
+    "ofa-proxyless": ofa_proxyless,
+    "ofa-resnet50": lambda: OfaResNetSpace("ofa-resnet50", 1),
+    "course": course,
+    "proxylessnas": proxylessnas,
+    "fbnet": fbnet,
+    "mcunet": mcunet,
     "nas-bench-201": NasBench201Space,
     "darts": _darts,
+    "encoder-pre-norm": lambda: EncoderSpace("encoder-pre-norm", 1, "pre"),
+    "encoder-post-norm": lambda: EncoderSpace("encoder-post-norm", 1, "post"),
 }
 
 SPACE_NAMES = tuple(_SPACES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.graph import EPSILON, INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.opspec import Shape
 from latlas_ops.weights import Weights
 from latlas_ops.writers._tflite_file import TfliteFile, record
@@ -31,6 +32,9 @@ _PADDINGS = {"same": schema.Padding.SAME, "valid": schema.Padding.VALID}
 
 _DILATED_DEPTHWISE_VERSION = 2
 _GROUPED_CONV_VERSION = 6
+_KEEPING_AXES_VERSION = 5
+
+_SEQUENCE_RANK = 2
 
 
 def build(graph: Graph, weights: Weights, batch: int, name: str) -> tuple[bytes, dict[str, int]]:
@@ -56,7 +60,9 @@ class _Model:
         self._weights, self._batch = weights, batch
 
     def layout(self, shape: Shape) -> tuple[int, ...]:
-        """`(c, h, w)` → `(batch, h, w, c)`; `(features,)` → `(batch, features)`."""
+        """`(c, h, w)` → `(batch, h, w, c)`; sequences and vectors as they are."""
+        if len(shape) == _SEQUENCE_RANK:
+            return (self._batch, *shape)
         return (self._batch, *shape[1:], shape[0])
 
     def weights(self, node: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -161,9 +167,13 @@ def _linear(model: _Model, step: Step) -> None:
         images = weight.reshape(-1, *model.reordered[tensor])
         weight = images.transpose(0, 2, 3, 1).reshape(weight.shape)
     options = record(
-        schema.FullyConnectedOptionsT, fusedActivationFunction=_ACTIVATIONS[step.activation]
+        schema.FullyConnectedOptionsT,
+        fusedActivationFunction=_ACTIVATIONS[step.activation],
+        keepNumDims=len(step.node.shape) == _SEQUENCE_RANK,
     )
-    model.add(step, "FULLY_CONNECTED", (tensor, *model.parameters(step.node, weight)), options)
+    inputs = (tensor, *model.parameters(step.node, weight))
+    version = _KEEPING_AXES_VERSION if options.keepNumDims else 1
+    model.add(step, "FULLY_CONNECTED", inputs, options, version=version)
 
 
 def _max_pool(model: _Model, step: Step) -> None:
@@ -271,13 +281,90 @@ def _crop(model: _Model, step: Step) -> None:
     model.add(step, "SLICE", (*step.node.inputs, begin, size), record(schema.SliceOptionsT))
 
 
+def _layer_norm(model: _Model, step: Step) -> None:
+    """Mean and variance over the features, in the operators that converters write."""
+    node = step.node
+    (tensor,) = node.inputs
+    whole = model.layout(node.shape)
+    axis = model.integers("last_axis", -1)
+    keeping = record(schema.ReducerOptionsT, keepDims=True)
+    one_each = (*whole[:-1], 1)
+    mean = model.add(step, "MEAN", (tensor, axis), keeping, part="mean", shape=one_each)
+    centred = model.add(
+        step, "SUB", (tensor, mean), record(schema.SubOptionsT), part="centred", shape=whole
+    )
+    squares = model.add(
+        step, "MUL", (centred, centred), record(schema.MulOptionsT), part="squares", shape=whole
+    )
+    variance = model.add(step, "MEAN", (squares, axis), keeping, part="variance", shape=one_each)
+    raised = model.add(
+        step,
+        "ADD",
+        (variance, model.scalar("epsilon", EPSILON)),
+        record(schema.AddOptionsT),
+        part="raised",
+        shape=one_each,
+    )
+    inverse = model.add(step, "RSQRT", (raised,), part="inverse", shape=one_each)
+    weight, bias = model.parameters(node, model.weights(node)[0])
+    scaled = model.add(
+        step, "MUL", (centred, inverse), record(schema.MulOptionsT), part="normed", shape=whole
+    )
+    scaled = model.add(
+        step, "MUL", (scaled, weight), record(schema.MulOptionsT), part="scaled", shape=whole
+    )
+    model.add(step, "ADD", (scaled, bias), record(schema.AddOptionsT))
+
+
+def _attention(model: _Model, step: Step) -> None:
+    """Heads split, scored, mixed and merged."""
+    node = step.node
+    batch, length, width = model.layout(node.shape)
+    heads, source = node.attributes["heads"], node.attributes["source_length"]
+    each = width // heads
+    order = model.integers("heads_first", 0, 2, 1, 3)
+
+    def moved(tensor: str, part: str, shape: tuple[int, ...]) -> str:
+        options = record(schema.TransposeOptionsT)
+        return model.add(step, "TRANSPOSE", (tensor, order), options, part=part, shape=shape)
+
+    def reshaped(tensor: str, part: str, *shape: int) -> str:
+        wanted = model.integers("shape_" + "x".join(map(str, shape)), *shape)
+        options = record(schema.ReshapeOptionsT, newShape=list(shape))
+        return model.add(step, "RESHAPE", (tensor, wanted), options, part=part, shape=shape)
+
+    def product(left: str, right: str, part: str, shape: tuple[int, ...], turned: bool) -> str:
+        options = record(schema.BatchMatMulOptionsT, adjY=turned)
+        return model.add(step, "BATCH_MATMUL", (left, right), options, part=part, shape=shape)
+
+    split = []
+    for name, tensor in zip(("query", "key", "value"), node.inputs, strict=True):
+        tokens = length if name == "query" else source
+        parts = reshaped(tensor, f"{name}_split", batch, tokens, heads, each)
+        split.append(moved(parts, f"{name}_heads", (batch, heads, tokens, each)))
+    query, key, value = split
+    square = (batch, heads, length, source)
+    scores = product(query, key, "scores", square, turned=True)
+    scale = model.scalar(f"attention_scale_{each}", 1 / math.sqrt(each))
+    scaled = model.add(
+        step, "MUL", (scores, scale), record(schema.MulOptionsT), part="scaled", shape=square
+    )
+    softmax = record(schema.SoftmaxOptionsT, beta=1.0)
+    shares = model.add(step, "SOFTMAX", (scaled,), softmax, part="shares", shape=square)
+    mixed = product(shares, value, "mixed", (batch, heads, length, each), turned=False)
+    merged = moved(mixed, "merged", (batch, length, heads, each))
+    reshaped(merged, "", batch, length, width)
+
+
 def _concat(model: _Model, step: Step) -> None:
     model.add(step, "CONCATENATION", step.node.inputs, record(schema.ConcatenationOptionsT, axis=3))
 
 
-def _unary(code: str, options: Callable[[], Any] | None = None) -> Callable[[_Model, Step], None]:
+def _unary(
+    code: str, options: Callable[[], Any] | None = None, **fields: Any
+) -> Callable[[_Model, Step], None]:
     def write(model: _Model, step: Step) -> None:
-        model.add(step, code, step.node.inputs, record(options) if options else None)
+        model.add(step, code, step.node.inputs, record(options, **fields) if options else None)
 
     return write
 
@@ -289,6 +376,7 @@ _WRITERS: Mapping[str, Callable[[_Model, Step], None]] = {
     "relu6": _unary("RELU6"),
     "hswish": _unary("HARD_SWISH", schema.HardSwishOptionsT),
     "hsigmoid": _hsigmoid,
+    "gelu": _unary("GELU", schema.GeluOptionsT, approximate=False),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": _global_avg_pool,
@@ -298,4 +386,7 @@ _WRITERS: Mapping[str, Callable[[_Model, Step], None]] = {
     "concat": _concat,
     "crop": _crop,
     "zero": _zero,
+    "layer_norm": _layer_norm,
+    "softmax": _unary("SOFTMAX", schema.SoftmaxOptionsT, beta=1.0),
+    "attention": _attention,
 }

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.graph import EPSILON, INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.weights import Weights
 
 
@@ -52,10 +52,31 @@ class Zero(nn.Module):
         return tensor - tensor
 
 
+class Attention(nn.Module):
+    """Scaled dot-product attention in heads."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self._heads = heads
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`(n, length, width)` and twice `(n, source, width)` → `(n, length, width)`."""
+        mixed = nn.functional.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value)
+        )
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _split(self, tensor: Tensor) -> Tensor:
+        n, length, width = tensor.shape
+        heads = tensor.view(n, length, self._heads, width // self._heads)
+        return heads.transpose(1, 2)
+
+
 class OpModule(nn.Module):
     """One op: its nodes as children, each named by its part, for example `depthwise`.
 
     Attributes:
+        name: position and digest of the op, `p<position>/<digest>`.
         sources: names of the graph's tensors that `forward` takes.
         result: name of the tensor that it returns.
     """
@@ -66,49 +87,57 @@ class OpModule(nn.Module):
         written = {node.output for node in nodes}
         read = dict.fromkeys(tensor for node in nodes for tensor in node.inputs)
         self.sources = tuple(tensor for tensor in read if tensor not in written)
+        self.name = nodes[0].name.rpartition("/")[0]
         self.result = nodes[-1].output
-        self._steps = [
-            (node.inputs, node.output, tuple(last)) for node, last in zip(nodes, dying, strict=True)
-        ]
-        for node in nodes:
-            self.add_module(node.name.rpartition("/")[2], _MODULES[node.primitive](node))
+        self._steps: list[tuple[nn.Module, Sequence[str], str, Sequence[str]]] = []
+        for node, last in zip(nodes, dying, strict=True):
+            module = _MODULES[node.primitive](node)
+            self.add_module(node.name.rpartition("/")[2], module)
+            self._steps.append((module, node.inputs, node.output, tuple(last)))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The op's output for the tensors named in `sources`."""
         tensors = dict(zip(self.sources, inputs, strict=True))
-        for node, (read, written, dying) in zip(self.children(), self._steps, strict=True):
-            tensors[written] = node(*(tensors[name] for name in read))
+        for module, read, written, dying in self._steps:
+            tensors[written] = module(*[tensors[name] for name in read])
             for name in dying:
                 del tensors[name]
         return tensors[self.result]
 
 
 class NetworkModule(nn.Module):
-    """A network: one `OpModule` per op, named by position; see `torch_writer.torch_module`."""
+    """A network: one `OpModule` per op, named by position; see `torch_writer.torch_module`.
+
+    Attributes:
+        ops: the ops by position, to hang hooks on.
+    """
 
     def __init__(self, graph: Graph, weights: Weights) -> None:
         super().__init__()
-        self._dying: list[frozenset[str]] = []
+        self.ops: list[OpModule] = []
+        self._dying: list[tuple[str, ...]] = []
         steps = zip(graph.nodes, graph.releases(), strict=True)
         for position, group in groupby(steps, key=lambda step: step[0].position):
             nodes, dying = zip(*group, strict=True)
-            self.add_module(str(position), OpModule(nodes, dying))
-            self._dying.append(frozenset(name for names in dying for name in names))
+            op = OpModule(nodes, dying)
+            self.add_module(str(position), op)
+            self.ops.append(op)
+            self._dying.append(tuple(n for names in dying for n in names if n in op.sources))
         state = {name: torch.tensor(weights[name]) for name in weights}
         self.load_state_dict(state, assign=True)
 
-    @property
-    def ops(self) -> list[OpModule]:
-        """The ops by position, to hang hooks on."""
-        return [op for op in self.children() if isinstance(op, OpModule)]
+    def forward(self, images: Tensor, after_op: Callable[[], None] | None = None) -> Tensor:
+        """The network's output for a batch of its inputs, `(n, c, h, w)`.
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The network's output for a batch of its inputs, `(n, c, h, w)`."""
+        `after_op` is called after every op, for who wants to know how long each takes.
+        """
         tensors = {INPUT_TENSOR: images}
         for op, dying in zip(self.ops, self._dying, strict=True):
-            tensors[op.result] = op(*(tensors[name] for name in op.sources))
-            for name in dying.intersection(op.sources):
+            tensors[op.result] = op(*[tensors[name] for name in op.sources])
+            for name in dying:
                 del tensors[name]
+            if after_op is not None:
+                after_op()
         return tensors[OUTPUT_TENSOR]
 
 
@@ -132,6 +161,10 @@ def _linear(node: Node) -> nn.Module:
     return nn.Linear(in_features, out_features, device="meta")
 
 
+def _layer_norm(node: Node) -> nn.Module:
+    return nn.LayerNorm(node.parameters[0].shape, eps=EPSILON, device="meta")
+
+
 def _max_pool(node: Node) -> nn.Module:
     kernel, stride, padding = (node.attributes[key] for key in ("kernel", "stride", "padding"))
     return nn.MaxPool2d(kernel, stride, padding)
@@ -142,8 +175,8 @@ def _avg_pool(node: Node) -> nn.Module:
     return nn.AvgPool2d(kernel, stride, padding, count_include_pad=False)
 
 
-# Convolutions and linear layers are built without storage, so that no random number is drawn from
-# torch's global generator; `NetworkModule` then hands them their weights.
+# Convolutions, linear layers and norms are built without storage, so that no random number is drawn
+# from torch's global generator; `NetworkModule` then hands them their weights.
 _MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
     "conv": _conv,
     "linear": _linear,
@@ -151,6 +184,7 @@ _MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
     "relu6": lambda node: nn.ReLU6(),
     "hswish": lambda node: nn.Hardswish(),
     "hsigmoid": lambda node: nn.Hardsigmoid(),
+    "gelu": lambda node: nn.GELU(),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda node: nn.AdaptiveAvgPool2d(1),
@@ -160,4 +194,7 @@ _MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
     "concat": lambda node: Concat(),
     "crop": lambda node: Crop(),
     "zero": lambda node: Zero(),
+    "layer_norm": _layer_norm,
+    "softmax": lambda node: nn.Softmax(-1),
+    "attention": lambda node: Attention(node.attributes["heads"]),
 }

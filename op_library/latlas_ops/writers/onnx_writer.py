@@ -3,12 +3,14 @@
 A model says twice which op each of its nodes belongs to: node names begin with the position and
 digest of the op, and `OnnxProgram.tensor_positions` maps output tensors to positions. A runtime
 that optimises a model may keep only one of the two: onnxruntime's blocked convolutions keep the
-node's name and rename its output, an inlined HardSwish loses its name and keeps its output.
+node's name and rename its output, an inlined HardSwish loses its name and keeps its output. What
+is written as several nodes gives all of them the name of the one primitive, with a part behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_ops.errors import MissingDependencyError
-from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.graph import EPSILON, INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.network import Network
 from latlas_ops.weights import Weights
 from latlas_ops.writers._prepare import prepare
@@ -90,15 +92,10 @@ def write_onnx(
     def value(tensor: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(tensor, TensorProto.FLOAT, (batch, *shape))
 
+    parts = [part for node in graph.nodes for part in _parts(node)]
     nodes = [
-        helper.make_node(
-            _OPERATORS[node.primitive],
-            [*_tensor_inputs(node), *_constant_inputs(node)],
-            [node.output],
-            node.name,
-            **_ATTRIBUTES.get(node.primitive, _no_attributes)(node),
-        )
-        for node in graph.nodes
+        helper.make_node(part.operator, part.inputs, [part.output], part.name, **part.attributes)
+        for part in parts
     ]
     initializers = [
         helper.make_tensor(
@@ -108,7 +105,7 @@ def write_onnx(
             _little_endian(array),
             raw=True,
         )
-        for name, array in _constants(graph, weights).items()
+        for name, array in _constants(graph, weights, parts).items()
     ]
     model = helper.make_model(
         helper.make_graph(
@@ -122,18 +119,66 @@ def write_onnx(
         ir_version=IR_VERSION,
         producer_name="latlas",
     )
-    return OnnxProgram(model.SerializeToString(deterministic=True), graph.tensor_positions())
+    positions = {part.output: part.position for part in parts}
+    return OnnxProgram(model.SerializeToString(deterministic=True), positions)
 
 
-def _constants(graph: Graph, weights: Weights) -> dict[str, NDArray[Any]]:
+@dataclass(frozen=True)
+class _Part:
+    """A node of the model: all of a primitive, or a part of it.
+
+    Attributes:
+        operator: ONNX operator.
+        name: name of the node.
+        position: position of the op that it belongs to.
+        inputs: names of tensors, weights and constants.
+        output: name of its output.
+        attributes: of the operator.
+        constants: constants among the inputs, which are not weights, by name; a name stands for
+            its value.
+    """
+
+    operator: str
+    name: str
+    position: int
+    inputs: tuple[str, ...]
+    output: str
+    attributes: Mapping[str, Any]
+    constants: Mapping[str, NDArray[Any]]
+
+
+def _parts(node: Node) -> list[_Part]:
+    """The nodes that a primitive is written as, in execution order."""
+    if node.primitive in _COMPOSED:
+        return _COMPOSED[node.primitive](node)
+    constants = _CONSTANTS.get(node.primitive, {})
+    parameters = tuple(parameter.name for parameter in node.parameters)
+    # A product with 0 would be folded into the convolution before it.
+    tensors = node.inputs * 2 if node.primitive == "zero" else node.inputs
+    attributes = _ATTRIBUTES.get(node.primitive, _no_attributes)(node)
+    return [
+        _Part(
+            _OPERATORS[node.primitive],
+            node.name,
+            node.position,
+            (*tensors, *parameters, *constants),
+            node.output,
+            attributes,
+            constants,
+        )
+    ]
+
+
+def _constants(graph: Graph, weights: Weights, parts: Sequence[_Part]) -> dict[str, NDArray[Any]]:
     """Everything the model stores: the weights in execution order, then shared constants."""
-    constants: dict[str, NDArray[Any]] = {
-        parameter.name: weights[parameter.name] for parameter in graph.parameters()
-    }
-    present = {node.primitive for node in graph.nodes}
-    for primitive, shared in _CONSTANTS.items():
-        if primitive in present:
-            constants |= shared
+    constants: dict[str, NDArray[Any]] = {}
+    for node in graph.nodes:
+        for parameter in node.parameters:
+            array = weights[parameter.name]
+            transposed = node.primitive == "linear" and len(node.shape) > 1 and array.ndim == 2
+            constants[parameter.name] = array.T if transposed else array
+    for part in parts:
+        constants |= part.constants
     return constants
 
 
@@ -141,20 +186,104 @@ def _little_endian(array: NDArray[Any]) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _tensor_inputs(node: Node) -> tuple[str, ...]:
-    # A product with 0 would be folded into the convolution before it.
-    return node.inputs * 2 if node.primitive == "zero" else node.inputs
+class _Composer:
+    """Collects the nodes of one primitive."""
+
+    def __init__(self, node: Node) -> None:
+        self.parts: list[_Part] = []
+        self._node = node
+
+    def add(
+        self, operator: str, part: str, *inputs: str | Mapping[str, NDArray[Any]], **attributes: Any
+    ) -> str:
+        """A node; returns the name of its output.
+
+        Args:
+            operator: ONNX operator.
+            part: what the node does, which ends its name; empty for the last node of the primitive.
+            inputs: names of tensors and weights, or constants by name.
+            attributes: of the operator.
+        """
+        node = self._node
+        name = f"{node.name}/{part}" if part else node.name
+        constants: dict[str, NDArray[Any]] = {}
+        names: list[str] = []
+        for given in inputs:
+            if isinstance(given, str):
+                names.append(given)
+            else:
+                constants |= given
+                names += given
+        output = name if part else node.output
+        self.parts.append(
+            _Part(operator, name, node.position, tuple(names), output, attributes, constants)
+        )
+        return output
 
 
-def _constant_inputs(node: Node) -> tuple[str, ...]:
-    if node.primitive in _CONSTANTS:
-        return tuple(_CONSTANTS[node.primitive])
-    return tuple(parameter.name for parameter in node.parameters)
+def _scalar(name: str, value: float) -> dict[str, NDArray[Any]]:
+    return {name: np.array(value, dtype=np.float32)}
 
+
+def _integers(name: str, *values: int) -> dict[str, NDArray[Any]]:
+    return {name: np.array(values, dtype=np.int64)}
+
+
+def _linear(node: Node) -> list[_Part]:
+    """`Gemm` on a vector; on a sequence product and sum, as exporters write it."""
+    made = _Composer(node)
+    weight, bias = (parameter.name for parameter in node.parameters)
+    if len(node.shape) == 1:
+        made.add("Gemm", "", *node.inputs, weight, bias, transB=1)
+    else:
+        made.add("Add", "", made.add("MatMul", "product", *node.inputs, weight), bias)
+    return made.parts
+
+
+def _gelu(node: Node) -> list[_Part]:
+    """`x (1 + erf(x / sqrt 2)) / 2`, node by node as exporters write it; runtimes fuse it."""
+    made = _Composer(node)
+    (tensor,) = node.inputs
+    scaled = made.add("Div", "scaled", tensor, _scalar("gelu_root_of_two", math.sqrt(2)))
+    shifted = made.add("Add", "shifted", made.add("Erf", "erf", scaled), _scalar("gelu_one", 1))
+    gated = made.add("Mul", "gated", tensor, shifted)
+    made.add("Mul", "", gated, _scalar("gelu_half", 0.5))
+    return made.parts
+
+
+def _attention(node: Node) -> list[_Part]:
+    """Heads split, scored, mixed and merged, as exporters write it; 0 in a shape keeps an axis."""
+    made = _Composer(node)
+    (_, width), heads = node.shape, node.attributes["heads"]
+    each = width // heads
+    split = _integers(f"split_{heads}x{each}", 0, 0, heads, each)
+    tensors = [
+        made.add(
+            "Transpose",
+            f"{name}_heads",
+            made.add("Reshape", f"{name}_split", tensor, split),
+            perm=[0, 2, 3, 1] if name == "key" else [0, 2, 1, 3],
+        )
+        for name, tensor in zip(("query", "key", "value"), node.inputs, strict=True)
+    ]
+    scores = made.add("MatMul", "scores", tensors[0], tensors[1])
+    scale = _scalar(f"attention_scale_{each}", 1 / math.sqrt(each))
+    shares = made.add("Softmax", "shares", made.add("Mul", "scaled", scores, scale), axis=-1)
+    mixed = made.add("MatMul", "mixed", shares, tensors[2])
+    merged = made.add("Transpose", "merged", mixed, perm=[0, 2, 1, 3])
+    made.add("Reshape", "", merged, _integers(f"merge_{width}", 0, 0, width))
+    return made.parts
+
+
+_COMPOSED: Mapping[str, Callable[[Node], list[_Part]]] = {
+    "linear": _linear,
+    "gelu": _gelu,
+    "attention": _attention,
+}
+"""Primitives that ONNX has no single operator for, or several."""
 
 _OPERATORS: Mapping[str, str] = {
     "conv": "Conv",
-    "linear": "Gemm",
     "relu": "Relu",
     "relu6": "Clip",
     "hswish": "HardSwish",
@@ -168,6 +297,8 @@ _OPERATORS: Mapping[str, str] = {
     "concat": "Concat",
     "crop": "Slice",
     "zero": "Sub",
+    "layer_norm": "LayerNormalization",
+    "softmax": "Softmax",
 }
 
 
@@ -193,10 +324,11 @@ def _conv(node: Node) -> dict[str, Any]:
 
 _ATTRIBUTES: Mapping[str, Callable[[Node], dict[str, Any]]] = {
     "conv": _conv,
-    "linear": lambda node: {"transB": 1},
     "hsigmoid": lambda node: {"alpha": 1 / 6, "beta": 0.5},
     "max_pool": _window,
     "avg_pool": lambda node: {**_window(node), "count_include_pad": 0},
     "flatten": lambda node: {"axis": 1},
     "concat": lambda node: {"axis": 1},
+    "layer_norm": lambda node: {"axis": -1, "epsilon": EPSILON},
+    "softmax": lambda node: {"axis": -1},
 }

@@ -1,8 +1,8 @@
 """Networks as TFLite models: FlatBuffers written node by node, without TensorFlow.
 
 TFLite computes in NHWC. The input of a model is `(batch, height, width, channels)`, and so is its
-output where it is an image; vectors are `(batch, features)`. Transposed, the outputs are those of
-the other writers on the same weights.
+output where it is an image; vectors are `(batch, features)`, sequences `(batch, length, features)`.
+Transposed, the outputs are those of the other writers on the same weights.
 
 What converters fuse is fused: a ReLU or ReLU6 that alone reads a convolution, linear layer, sum,
 product or pooling becomes part of it. Such a node writes the activation's tensor.
