@@ -9,12 +9,16 @@ import random
 import shutil
 import socket
 import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import grpc.aio
 
+from latlas_agent.adb import Adb
+from latlas_agent.adb_phones import find_phones, watch_returns
 from latlas_agent.capabilities import probe_runtimes
 from latlas_agent.download import ProgramDownload
 from latlas_agent.identity import (
@@ -24,7 +28,9 @@ from latlas_agent.identity import (
     next_epoch,
     read_fingerprint,
 )
-from latlas_agent.lease import LeaseRunner
+from latlas_agent.lease import LeaseRunner, WorkerBench
+from latlas_agent.phone_bench import PhoneBench
+from latlas_agent.phone_presence import Presence
 from latlas_agent.probe import probe_hardware
 from latlas_agent.programs import ProgramCache
 from latlas_agent.runtimes.litert import DELEGATES_VARIABLE
@@ -47,6 +53,8 @@ class AgentConfig:
         delegates: shared libraries that become providers of LiteRT and tflite-runtime.
         name: name of the board for people; empty means its host name.
         max_wait_s: time without a coordinator after which to give up; None means never.
+        adb: whether to serve the phones that are attached, instead of this machine.
+        benchmark_model: TFLite's `benchmark_model` for them; None where it is on the phones.
     """
 
     coordinator: str
@@ -55,6 +63,8 @@ class AgentConfig:
     delegates: tuple[Path, ...] = ()
     name: str = ""
     max_wait_s: float | None = None
+    adb: bool = False
+    benchmark_model: Path | None = None
 
 
 def agent_version() -> str:
@@ -69,61 +79,110 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
     """Runs until `stop` is set.
 
     Raises:
-        InvalidInputError: a core or a delegate in `config` does not exist.
-        RuntimeUnavailableError: no runtime works on this board.
+        InvalidInputError: a core, a delegate or another file in `config` does not exist.
+        RuntimeUnavailableError: no runtime works on this board, or no phone can be served.
         LatlasError: see `claim_state_dir`, `load_identity` and `AgentSession.run`.
     """
+    _check_cores(config)
+    environment = _worker_environment(config)
+    with claim_state_dir(config.state_dir):
+        identity = load_identity(config.state_dir, read_fingerprint())
+        rng = random.Random()
+        address = config.coordinator
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            download = ProgramDownload(channel, rng)
+            serving = (
+                _phones(config, identity, download)
+                if config.adb
+                else _board(config, identity, download, environment)
+            )
+            async with serving as (runners, presence):
+                session = AgentSession(
+                    channel,
+                    address=address,
+                    description=AgentDescription(identity.agent_id, agent_version()),
+                    new_epoch=lambda: next_epoch(config.state_dir, time.time_ns()),
+                    runners=runners,
+                    presence=presence,
+                    rng=rng,
+                    max_wait_s=config.max_wait_s,
+                )
+                await session.run(stop)
+
+
+@asynccontextmanager
+async def _board(
+    config: AgentConfig,
+    identity: Identity,
+    download: ProgramDownload,
+    environment: dict[str, str],
+) -> AsyncGenerator[tuple[Sequence[LeaseRunner], Presence], None]:
+    """What carries out leases of this machine."""
+    runtimes = await asyncio.to_thread(probe_runtimes, environment)
+    device = _describe(config, identity, runtimes)
+    if not device.runtimes:
+        raise RuntimeUnavailableError(
+            'no runtime works on this device; install one, for example: pip install "latlas[onnx]"'
+        )
+    _log_runtimes(device)
+    usable = os.sched_getaffinity(0)
+    if config.cores and usable - set(config.cores):
+        os.sched_setaffinity(0, usable - set(config.cores))
+    scratch_dir = config.state_dir / "workers"
+    shutil.rmtree(scratch_dir, ignore_errors=True)  # left by an agent that was killed
+    settings = WorkerSettings(
+        device_id=device.device_id,
+        scratch_dir=scratch_dir,
+        cores=config.cores,
+        environment=environment,
+    )
+    programs = ProgramCache(config.state_dir / "programs")
+    yield [LeaseRunner(device, programs, download, WorkerBench(settings))], Presence([device])
+
+
+@asynccontextmanager
+async def _phones(
+    config: AgentConfig, identity: Identity, download: ProgramDownload
+) -> AsyncGenerator[tuple[Sequence[LeaseRunner], Presence], None]:
+    """What carries out leases of the phones that are attached to this machine."""
+    adb = await asyncio.to_thread(Adb.find)
+    host_name = config.name or socket.gethostname()
+    phones = await find_phones(
+        adb, config.state_dir, identity.agent_id, host_name, config.benchmark_model
+    )
+    runners = []
+    for phone in phones:
+        device = phone.device
+        _LOG.info("phone %s is %s: %s", phone.serial, device.device_id, device.device_model)
+        _log_runtimes(device)
+        bench = PhoneBench(
+            adb, phone.serial, device_id=device.device_id, tool=phone.tool, cores=device.cores
+        )
+        # Not shared: each runner drops what its own leases do not need.
+        programs = ProgramCache(config.state_dir / "phones" / device.device_id)
+        runners.append(LeaseRunner(device, programs, download, bench))
+    presence = Presence(runner.device for runner in runners)
+    watching = asyncio.create_task(watch_returns(adb, phones, presence))
+    try:
+        yield runners, presence
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _log_runtimes(device: Device) -> None:
+    for found in device.runtimes:
+        _LOG.info("runtime %s %s: %s", found.runtime, found.version, ", ".join(found.providers))
+
+
+def _check_cores(config: AgentConfig) -> None:
+    """Raises `InvalidInputError` where a core that is to be reserved does not exist."""
     usable = os.sched_getaffinity(0)
     for core in config.cores:
         if core not in usable:
             raise InvalidInputError(
                 f"core {core} cannot be used here; there are {', '.join(map(str, sorted(usable)))}"
             )
-    environment = _worker_environment(config)
-    with claim_state_dir(config.state_dir):
-        identity = load_identity(config.state_dir, read_fingerprint())
-        runtimes = await asyncio.to_thread(probe_runtimes, environment)
-        device = _describe(config, identity, runtimes)
-        if not device.runtimes:
-            raise RuntimeUnavailableError(
-                "no runtime works on this device; install one, for example: pip install "
-                '"latlas[onnx]"'
-            )
-        for found in device.runtimes:
-            _LOG.info("runtime %s %s: %s", found.runtime, found.version, ", ".join(found.providers))
-        description = AgentDescription(
-            agent_id=identity.agent_id,
-            version=agent_version(),
-            device=device,
-        )
-        if config.cores and usable - set(config.cores):
-            os.sched_setaffinity(0, usable - set(config.cores))
-        scratch_dir = config.state_dir / "workers"
-        shutil.rmtree(scratch_dir, ignore_errors=True)  # left by an agent that was killed
-        rng = random.Random()
-        address = config.coordinator
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-            runner = LeaseRunner(
-                device,
-                ProgramCache(config.state_dir / "programs"),
-                ProgramDownload(channel, rng),
-                WorkerSettings(
-                    device_id=device.device_id,
-                    scratch_dir=scratch_dir,
-                    cores=config.cores,
-                    environment=environment,
-                ),
-            )
-            session = AgentSession(
-                channel,
-                address=address,
-                description=description,
-                new_epoch=lambda: next_epoch(config.state_dir, time.time_ns()),
-                runner=runner,
-                rng=rng,
-                max_wait_s=config.max_wait_s,
-            )
-            await session.run(stop)
 
 
 def _worker_environment(config: AgentConfig) -> dict[str, str]:

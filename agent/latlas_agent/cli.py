@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from latlas_agent.adb_phones import ON_PHONE
 from latlas_agent.agent import AgentConfig, agent_version, run_agent
 from latlas_ops.errors import InvalidInputError, LatlasError
 
@@ -90,6 +91,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="shared library that LiteRT and tflite-runtime may hand programs to; it becomes their "
         "provider delegate:PATH (may be given several times)",
     )
+    run.add_argument(
+        "--adb",
+        action="store_true",
+        help="serve the Android phones that adb reaches, each as a device, instead of this machine",
+    )
+    run.add_argument(
+        "--benchmark-model",
+        type=Path,
+        metavar="FILE",
+        help="TFLite's benchmark_model for Android, copied to the phones (default: what lies on "
+        f"them as {ON_PHONE})",
+    )
     run.add_argument("--name", default="", help="name of this device (default: its host name)")
     run.add_argument(
         "--max-wait",
@@ -104,6 +117,14 @@ def _config(arguments: argparse.Namespace) -> AgentConfig:
     max_wait_s: float | None = arguments.max_wait
     if max_wait_s is not None and not max_wait_s >= 0:
         raise InvalidInputError(f"--max-wait must not be negative, got {max_wait_s:g}")
+    for option, given in (("--cores", arguments.cores), ("--delegate", arguments.delegate)):
+        if arguments.adb and given:
+            raise InvalidInputError(
+                f"{option} is about this machine, and --adb measures on phones instead: leave it "
+                "out; a target pins the cores of a phone, with latlas target add --cores"
+            )
+    if arguments.benchmark_model is not None and not arguments.adb:
+        raise InvalidInputError("--benchmark-model is for phones: give --adb with it")
     return AgentConfig(
         coordinator=parse_address(arguments.coordinator),
         state_dir=arguments.state_dir.absolute(),  # workers run in other folders
@@ -111,6 +132,8 @@ def _config(arguments: argparse.Namespace) -> AgentConfig:
         delegates=tuple(path.absolute() for path in arguments.delegate or ()),
         name=arguments.name,
         max_wait_s=max_wait_s,
+        adb=arguments.adb,
+        benchmark_model=arguments.benchmark_model,
     )
 
 

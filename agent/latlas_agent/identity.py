@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from latlas_agent.sysfs import ROOT, read_int, read_text
 from latlas_ops.errors import ConflictError, StorageError
 
 _IDENTITY_FILE = "identity.json"
+_PHONES_FILE = "phones.json"
 _EPOCH_FILE = "epoch"
 _LOCK_FILE = "lock"
 _FORMAT = 1
@@ -160,6 +161,52 @@ def _parse_identity(path: Path, text: str) -> tuple[str, str, Fingerprint]:
             f"the identity file {path} is damaged ({error}); delete it and the board gets a new "
             "identity"
         ) from error
+
+
+def load_phone_identities(
+    state_dir: Path,
+    agent_id: str,
+    serials: Sequence[str],
+    mint: Callable[[], str] = _random_word,
+) -> dict[str, Identity]:
+    """The identities of this agent's phones by serial number, minted where there is none.
+
+    A phone keeps the one that it got first on this agent, as long as its file is there.
+
+    Args:
+        state_dir: the agent's own folder; must exist.
+        agent_id: the agent.
+        serials: the phones' own serial numbers; only hashes of them are kept.
+        mint: gives a fresh random word.
+
+    Raises:
+        StorageError: the file of identities is damaged or cannot be read or written.
+    """
+    path = state_dir / _PHONES_FILE
+    kept: dict[str, str] = {}
+    try:
+        if path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["format"] != _FORMAT:
+                raise ValueError(f"format {record['format']!r} is not {_FORMAT}")
+            kept = {str(key): str(value) for key, value in record["phones"].items()}
+    except OSError as error:
+        raise StorageError(f"cannot read the phones' file {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"the phones' file {path} is damaged ({error}); delete it and the phones get new "
+            "identities"
+        ) from error
+    wanted = dict(kept)
+    for serial in serials:
+        if _sha256(serial) not in wanted:
+            wanted[_sha256(serial)] = f"device-{mint()}"
+    if wanted != kept:
+        write_atomically(path, json.dumps({"format": _FORMAT, "phones": wanted}, indent=1))
+    return {
+        serial: Identity(agent_id, wanted[_sha256(serial)], _sha256(_sha256(serial)))
+        for serial in serials
+    }
 
 
 def next_epoch(state_dir: Path, now_ns: int) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -19,12 +20,12 @@ import grpc
 import grpc.aio
 
 from latlas_agent.backoff import backoff_delays_s
-from latlas_agent.lease import LeaseRunner
+from latlas_agent.lease import DeviceGoneError, LeaseRunner
 from latlas_agent.outbox import Outbox
+from latlas_agent.phone_presence import Presence
 from latlas_agent.status import latlas_error_of
 from latlas_agent.tasks import Failure
 from latlas_agent.timeouts import within
-from latlas_latency.measurement import Device
 from latlas_latency.wire import device_to_message
 from latlas_ops.errors import (
     ConflictError,
@@ -64,12 +65,10 @@ class AgentDescription:
     Attributes:
         agent_id: kept across restarts.
         version: of the agent's code.
-        device: the board and what it can run.
     """
 
     agent_id: str
     version: str
-    device: Device
 
 
 @dataclass(eq=False)
@@ -81,12 +80,15 @@ class _HeldLease:
         work: the task that carries it out.
         finished_at: sequence of the newest report when the work ended; None while it goes on.
         told: whether the coordinator was told so on the present stream.
+        device_gone: whether the work ended because its device was taken away. The lease is not
+            finished then: the coordinator takes it back when it is told of the devices anew.
     """
 
     reference: fleet_pb2.LeaseReference
     work: asyncio.Task[None]
     finished_at: int | None = None
     told: bool = False
+    device_gone: bool = False
 
 
 class AgentSession:
@@ -97,7 +99,8 @@ class AgentSession:
         address: what to call the coordinator in messages.
         description: what the agent says of itself.
         new_epoch: gives an epoch larger than all before.
-        runner: carries out leases.
+        runners: carry out leases, one for each device.
+        presence: the devices of the runners; the session tells the coordinator which are there.
         rng: the source of jitter between attempts to connect.
         max_wait_s: time without a coordinator after which to give up; None means never.
         new_outbox: gives an empty outbox.
@@ -110,7 +113,8 @@ class AgentSession:
         address: str,
         description: AgentDescription,
         new_epoch: Callable[[], int],
-        runner: LeaseRunner,
+        runners: Sequence[LeaseRunner],
+        presence: Presence,
         rng: random.Random,
         max_wait_s: float | None = None,
         new_outbox: Callable[[], Outbox] = Outbox,
@@ -120,7 +124,8 @@ class AgentSession:
         )
         self._address = address
         self._description = description
-        self._runner = runner
+        self._runners = {runner.device.device_id: runner for runner in runners}
+        self._presence = presence
         self._rng = rng
         self._max_wait_s = max_wait_s
         self._new_epoch = new_epoch
@@ -129,7 +134,7 @@ class AgentSession:
         self._outbox = new_outbox()
         self._held: dict[str, _HeldLease] = {}
         self._works: set[asyncio.Task[None]] = set()  # those of abandoned leases included
-        self._device_free = asyncio.Lock()
+        self._device_free: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._something_to_send = asyncio.Event()
         self._broken_work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._attached_since_failure = False
@@ -159,6 +164,10 @@ class AgentSession:
         alone_since_s = clock_s()
         delays_s = backoff_delays_s(self._rng)
         while True:
+            if not self._presence.devices:
+                _LOG.warning("no device is there; waiting for one to come back")
+                await self._presence.wait_for_any()
+                alone_since_s = clock_s()
             try:
                 reason = await self._attach()
             except grpc.aio.AioRpcError as error:
@@ -199,36 +208,42 @@ class AgentSession:
             if not isinstance(first, fleet_pb2.CoordinatorMessage):
                 return "it closed the stream without a welcome"
             welcome = self._check_welcome(first)
-            _LOG.info("attached to %s as %s", self._address, self._description.device.device_id)
+            names = ", ".join(device.device_id for device in self._presence.devices)
+            _LOG.info("attached to %s as %s", self._address, names)
             self._attached_since_failure = True
             if welcome.last_sequence < self._outbox.acknowledged:
                 self._start_over()
                 return "it has lost what it had acknowledged; attaching as after a restart"
-            self._outbox.acknowledge(welcome.last_sequence)
+            self._acknowledge(welcome.last_sequence)
             for held in self._held.values():
                 held.told = False
             interval_s = max(welcome.renewal_interval_ns / _NS_PER_S, _LEAST_RENEWAL_INTERVAL_S)
             sending = asyncio.create_task(self._send(call, welcome.last_sequence, interval_s))
             receiving = asyncio.create_task(self._receive(call))
+            stale = asyncio.create_task(self._presence.stale.wait())
             try:
-                await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+                ends: set[asyncio.Task[Any]] = {sending, receiving, stale}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if sending.done():
                     sending.result()
+                if stale.done() and not receiving.done():
+                    return "other devices are there now"
                 await receiving
             finally:
-                await _cancel(sending, receiving)
+                await _cancel(sending, receiving, stale)
             return "it closed the stream"
         finally:
             call.cancel()
 
     def _hello(self) -> fleet_pb2.Hello:
         description = self._description
+        self._presence.stale.clear()
         return fleet_pb2.Hello(
             protocol_version=PROTOCOL_VERSION,
             agent_id=description.agent_id,
             epoch=self._epoch,
             agent_version=description.version,
-            devices=[device_to_message(description.device)],
+            devices=[device_to_message(device) for device in self._presence.devices],
             held=[held.reference for held in self._held.values()],
         )
 
@@ -266,7 +281,9 @@ class AgentSession:
                 await call.write(fleet_pb2.AgentMessage(reports=reports))
                 sent = batch[-1].sequence
             for held in list(self._held.values()):
-                if held.finished_at is not None and held.finished_at <= sent and not held.told:
+                if held.device_gone or held.told or held.finished_at is None:
+                    continue
+                if held.finished_at <= sent:
                     finished = fleet_pb2.LeaseFinished(lease=held.reference)
                     held.told = True
                     await call.write(fleet_pb2.AgentMessage(finished=finished))
@@ -289,7 +306,7 @@ class AgentSession:
             if kind == "lease":
                 self._accept(message.lease)
             elif kind == "acknowledgement":
-                self._outbox.acknowledge(message.acknowledgement.sequence)
+                self._acknowledge(message.acknowledgement.sequence)
                 self._forget_finished()
             elif kind == "cancellation":
                 self._abandon(message.cancellation.lease_id, message.cancellation.reason)
@@ -309,6 +326,17 @@ class AgentSession:
         self._held[lease.lease_id] = _HeldLease(reference, work)
         _LOG.info("lease %s: %d tasks", lease.lease_id, len(lease.items))
 
+    def _acknowledge(self, sequence: int) -> None:
+        self._outbox.acknowledge(sequence)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Drops leases of devices that are gone, as soon as what was measured is committed."""
+        for lease_id, held in list(self._held.items()):
+            if held.device_gone and self._outbox.acknowledged >= (held.finished_at or 0):
+                del self._held[lease_id]
+                self._presence.stale.set()
+
     def _abandon(self, lease_id: str, reason: str) -> None:
         held = self._held.pop(lease_id, None)
         if held is not None:
@@ -316,8 +344,30 @@ class AgentSession:
             held.work.cancel()
 
     async def _carry_out(self, lease: fleet_pb2.Lease, reference: fleet_pb2.LeaseReference) -> None:
-        """The work on one lease; leases wait for one another, for the device is one."""
-        async with self._device_free, aclosing(self._runner.run(lease)) as outcomes:
+        """The work on one lease; leases of one device wait for one another."""
+        runner = self._runners.get(lease.device_id) or next(iter(self._runners.values()))
+        gone: DeviceGoneError | None = None
+        async with self._device_free[lease.device_id]:
+            try:
+                await self._report_outcomes(runner, lease, reference)
+            except DeviceGoneError as error:
+                _LOG.warning("device %s: %s", lease.device_id, error)
+                self._presence.lose(lease.device_id)
+                gone = error
+        held = self._held.get(lease.lease_id)
+        if held is not None and held.reference == reference:
+            held.finished_at = self._outbox.last_sequence
+            held.device_gone = gone is not None
+            self._something_to_send.set()
+            _LOG.info("lease %s is %s", lease.lease_id, "given back" if gone else "finished")
+        elif gone is not None:
+            self._presence.stale.set()
+        self._let_go()
+
+    async def _report_outcomes(
+        self, runner: LeaseRunner, lease: fleet_pb2.Lease, reference: fleet_pb2.LeaseReference
+    ) -> None:
+        async with aclosing(runner.run(lease)) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, Failure):
                     _LOG.warning(
@@ -328,11 +378,6 @@ class AgentSession:
                     )
                 await self._outbox.put(reference, outcome)
                 self._something_to_send.set()
-        held = self._held.get(lease.lease_id)
-        if held is not None and held.reference == reference:
-            held.finished_at = self._outbox.last_sequence
-            self._something_to_send.set()
-            _LOG.info("lease %s is finished", lease.lease_id)
 
     def _note_end_of_work(self, work: asyncio.Task[None]) -> None:
         """An exception that nobody foresaw ends the agent, visibly."""
@@ -347,7 +392,7 @@ class AgentSession:
         """Drops leases whose end was told and whose reports are all acknowledged."""
         for lease_id, held in list(self._held.items()):
             finished_at = held.finished_at
-            if finished_at is None or not held.told:
+            if finished_at is None or not held.told or held.device_gone:
                 continue
             if self._outbox.acknowledged >= finished_at:
                 del self._held[lease_id]

@@ -82,7 +82,7 @@ def test_an_agent_attaches_measures_and_ends_cleanly(
     assert device.host_name == "shelf 3"
     assert device.device_model
     runtimes = {found.runtime for found in device.runtimes}
-    assert runtimes == {"onnxruntime", "litert", "misbehaving"}
+    assert runtimes == {"onnxruntime", "litert", "misbehaving", "torch"}
     kept = json.loads((state / "identity.json").read_text())
     assert (kept["agent_id"], kept["device_id"]) == (hello.agent_id, device.device_id)
     assert int((state / "epoch").read_text()) == hello.epoch

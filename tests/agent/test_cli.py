@@ -57,6 +57,15 @@ def test_anything_else_is_not_a_list_of_cores(text: str) -> None:
             ["--coordinator", "lab:7443", "--delegate", "/opt/a:b.so"],
             "delegate /opt/a:b.so has a ':' in its path, which separates delegates",
         ),
+        (["--coordinator", "lab:7443", "--adb", "--cores", "0"], "--cores is about this machine"),
+        (
+            ["--coordinator", "lab:7443", "--adb", "--delegate", "/opt/a.so"],
+            "--delegate is about this machine",
+        ),
+        (
+            ["--coordinator", "lab:7443", "--benchmark-model", "tool"],
+            "--benchmark-model is for phones: give --adb",
+        ),
         (["--coordinator", "lab:7443", "--max-wait", "-1"], "--max-wait must not be negative"),
         (["--coordinator", "lab:7443", "--max-wait", "nan"], "--max-wait must not be negative"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from latlas_agent.identity import (
     claim_state_dir,
     load_identity,
+    load_phone_identities,
     next_epoch,
     read_fingerprint,
 )
@@ -132,3 +133,23 @@ def test_a_state_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="state folder"), claim_state_dir(tmp_path / "file"):
         pytest.fail("claimed a file")
+
+
+def test_phones_keep_the_identity_that_they_got_first(tmp_path: Path) -> None:
+    words = iter("abc")
+    first = load_phone_identities(tmp_path, "agent-1", ["S1", "S2"], words.__next__)
+    assert [first[serial].device_id for serial in ("S1", "S2")] == ["device-a", "device-b"]
+    assert first["S1"].agent_id == "agent-1"
+    assert first["S1"].fingerprint != first["S2"].fingerprint
+    later = load_phone_identities(tmp_path, "agent-1", ["S3", "S2"], words.__next__)
+    assert later["S2"] == first["S2"]
+    assert later["S3"].device_id == "device-c"
+    assert load_phone_identities(tmp_path, "agent-1", ["S1"])["S1"] == first["S1"]
+    assert "S1" not in (tmp_path / "phones.json").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 9}', '{"format": 1, "phones": []}'])
+def test_a_damaged_file_of_phones_is_named_with_the_way_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "phones.json").write_text(text)
+    with pytest.raises(StorageError, match=r"phones\.json is damaged .*delete it"):
+        load_phone_identities(tmp_path, "agent-1", ["S1"])

@@ -17,8 +17,9 @@ import grpc.aio
 import pytest
 
 from latlas_agent.download import ProgramDownload, _decompressed
-from latlas_agent.lease import LeaseRunner
+from latlas_agent.lease import LeaseRunner, WorkerBench
 from latlas_agent.outbox import Outbox
+from latlas_agent.phone_presence import Presence
 from latlas_agent.programs import ProgramCache
 from latlas_agent.session import (
     CHANNEL_OPTIONS,
@@ -57,14 +58,17 @@ def agent(tmp_path: Path, device: Device, settings: WorkerSettings) -> Callable[
             session = AgentSession(
                 channel,
                 address=address,
-                description=AgentDescription("agent-1", "0.0", device),
+                description=AgentDescription("agent-1", "0.0"),
                 new_epoch=itertools.count(42).__next__,
-                runner=LeaseRunner(
-                    device,
-                    ProgramCache(tmp_path / "programs"),
-                    ProgramDownload(channel, rng),
-                    settings,
-                ),
+                runners=[
+                    LeaseRunner(
+                        device,
+                        ProgramCache(tmp_path / "programs"),
+                        ProgramDownload(channel, rng),
+                        WorkerBench(settings),
+                    )
+                ],
+                presence=Presence([device]),
                 rng=rng,
                 max_wait_s=max_wait_s,
                 new_outbox=new_outbox,
