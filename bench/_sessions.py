@@ -1,4 +1,4 @@
-"""Measuring sessions for `additivity.py`: real processes, real campaigns, raw visits in a store.
+"""Measuring sessions for `additivity.py` and `elsewhere.py`: real processes, real campaigns.
 
 A session that was interrupted is gone on with; what it has measured is not measured again. Here is
 also what all benchmarks call device time.
@@ -47,6 +47,7 @@ class Amounts:
 
     Attributes:
         space: the search space.
+        runtime: the agent's runtime plug-in.
         levels: graph-optimisation levels, one target each.
         min_occurrences: cover networks that each op occurs in, at least.
         n_calibration, n_training: whole networks of the profile campaign; the latter are for the
@@ -62,6 +63,7 @@ class Amounts:
     """
 
     space: str = "ofa-mobilenetv3"
+    runtime: str = "onnxruntime"
     levels: tuple[str, ...] = LEVELS
     min_occurrences: int = 3
     n_calibration: int = 10
@@ -181,7 +183,9 @@ class _Session:
     def profile(self, level: str) -> None:
         """Sittings until one is quiet enough; the last one counts if none is."""
         amounts, table = self.amounts, f"table-{level}"
-        self.lab.add_target(level, graph_level=level, threads=1, cores=(self.core,))
+        self.lab.add_target(
+            level, runtime=amounts.runtime, graph_level=level, threads=1, cores=(self.core,)
+        )
         if any(info.name == table for info in self.lab.latency_models()):
             return
         for sitting in range(1, amounts.n_sittings + 1):

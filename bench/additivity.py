@@ -114,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _measure(options.folder, amounts, n_sessions, disturbed=not options.quick)
         with ExitStack() as stack:
             stores = open_stores(options.folder, stack)
-            judged = [one for name, store in stores.items() for one in _judge(name, store)]
-            _print_errors(judged)
+            judged = [one for name, store in stores.items() for one in judge(name, store)]
+            print_errors(judged)
             shown = list(_figures(judged, stores))
         if options.json is not None:
             write_json(shown, options.json)
@@ -141,7 +141,7 @@ def _measure(folder: Path, amounts: Amounts, n_sessions: int, *, disturbed: bool
         measure_session(folder / DISTURBED, once, sys.stdout, disturbed=True)
 
 
-def _judge(session: str, store: Store) -> Iterator[Judged]:
+def judge(session: str, store: Store) -> Iterator[Judged]:
     """The tables of a session, rebuilt and validated anew from its raw samples."""
     for target in store.list_targets():
         level, name = target.name, f"table-{target.name}"
@@ -328,7 +328,8 @@ def _by_level(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
     return found
 
 
-def _print_errors(judged: Sequence[Judged]) -> None:
+def print_errors(judged: Sequence[Judged]) -> None:
+    """Prints the errors of every table, of parts of its networks, and of the baselines."""
     head = ("", "NETWORKS", "MAPE", "MAX", "IN 5 %", "IN 10 %", "SPEARMAN", "R2", "ORDER")
     rows: list[tuple[str, ...]] = [head]
     for one in judged:

@@ -65,6 +65,7 @@ def _probe(name: str, environment: Mapping[str, str], timeout_s: float) -> Runti
             graph_levels=tuple(record["graph_levels"]),
             program_formats=tuple(record["program_formats"]),
             per_node_times=bool(record["per_node_times"]),
+            executions=tuple(record["executions"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         return f"it describes itself wrongly: {error!r}"

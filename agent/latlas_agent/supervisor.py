@@ -258,6 +258,7 @@ class WorkerProcess:
                 "warmup_runs": task.warmup_runs,
                 "min_runs": task.min_runs,
                 "min_duration_ns": task.min_duration_ns,
+                "shapes": task.shapes,
             },
         )
         answer = await self._ask(request, task.timeout_ns / _NS_PER_S, f"round {round_}")

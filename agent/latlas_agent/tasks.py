@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from latlas_agent.timing import MAX_RUNS
-from latlas_latency.measurement import MODES, Target
-from latlas_latency.wire import target_from_message
+from latlas_latency.measurement import MODES, InputShapes, Target
+from latlas_latency.wire import shapes_from_messages, target_from_message
 from latlas_ops.errors import InvalidInputError, LatlasError, wire_code
 from latlas_protos.v1 import fleet_pb2
 
@@ -31,6 +31,7 @@ class Task:
         min_runs: least number of timed inferences per visit.
         min_duration_ns: least time that the timed inferences of a visit take together.
         timeout_ns: time that loading and one visit may take together.
+        shapes: of the program's inputs with free axes, by name.
     """
 
     task_id: str
@@ -44,6 +45,7 @@ class Task:
     min_runs: int
     min_duration_ns: int
     timeout_ns: int
+    shapes: InputShapes = ()
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -77,6 +79,7 @@ class Task:
             min_runs=max(1, item.min_runs),
             min_duration_ns=item.min_duration_ns,
             timeout_ns=item.timeout_ns,
+            shapes=shapes_from_messages(item.shapes),
         )
 
 

@@ -22,11 +22,13 @@ class Timing:
         started_ns: Unix time at the first timed inference.
         duration_ns: monotonic time from the first timed inference to the end of the last.
         samples_ns: `(n_runs,)` int64, one duration per timed inference, in order.
+        first_ns: duration of the very first inference, warm-up or not.
     """
 
     started_ns: int
     duration_ns: int
     samples_ns: NDArray[np.int64]
+    first_ns: int
 
 
 def time_runs(
@@ -60,7 +62,12 @@ def time_runs(
     collects = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(warmup_runs):
+        first_ns = 0
+        if warmup_runs:
+            before_ns = clock_ns()
+            run()
+            first_ns = clock_ns() - before_ns
+        for _ in range(warmup_runs - 1):
             run()
         started_ns = unix_ns()
         begin_ns = end_ns = clock_ns()
@@ -76,4 +83,5 @@ def time_runs(
     finally:
         if collects:
             gc.enable()
-    return Timing(started_ns, end_ns - begin_ns, samples_ns[:n_runs].copy())
+    samples_ns = samples_ns[:n_runs].copy()
+    return Timing(started_ns, end_ns - begin_ns, samples_ns, first_ns or int(samples_ns[0]))

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,15 @@ from latlas_agent.runtimes.base import is_out_of_memory
 from latlas_agent.sysfs import read_fields
 from latlas_agent.timing import MAX_RUNS, Timing, time_runs
 from latlas_agent.watch import Watch, open_watch
-from latlas_latency.measurement import PROFILED, WHOLE_NETWORK, Series, Target, Visit
+from latlas_latency.measurement import (
+    PROFILED,
+    WHOLE_NETWORK,
+    InputShapes,
+    Opening,
+    Series,
+    Target,
+    Visit,
+)
 from latlas_latency.wire import target_from_message, visit_to_message
 from latlas_ops.errors import (
     InvalidInputError,
@@ -51,44 +60,51 @@ class VisitOrder:
     warmup_runs: int
     min_runs: int
     min_duration_ns: int
+    shapes: InputShapes = ()
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> VisitOrder:
         """The order in a frame's values."""
-        return cls(**{**values, "program": Path(values["program"])})
+        shapes = tuple((name, tuple(sizes)) for name, sizes in values["shapes"])
+        return cls(**{**values, "program": Path(values["program"]), "shapes": shapes})
 
 
 class SessionPool:
     """Sessions that stay open between visits, the least recently used closed beyond a budget.
 
     Args:
-        load: opens the session of a program.
+        load: opens the session of a program, its inputs in the given shapes.
         budget_bytes: memory that open sessions may hold; the newest one always stays.
         resident_bytes: memory of this process now.
     """
 
     def __init__(
         self,
-        load: Callable[[Path], Session],
+        load: Callable[[Path, InputShapes], Session],
         budget_bytes: int,
         resident_bytes: Callable[[], int],
     ) -> None:
         self._load = load
         self._budget_bytes = budget_bytes
         self._resident_bytes = resident_bytes
-        self._open: OrderedDict[Path, tuple[Session, int]] = OrderedDict()
+        self._open: OrderedDict[tuple[Path, InputShapes], tuple[Session, int]] = OrderedDict()
 
-    def get(self, program: Path) -> Session:
+    def get(self, program: Path, shapes: InputShapes = ()) -> Session:
         """The session of a program, opened if it is not open."""
-        if program not in self._open:
+        key = (program, shapes)
+        if key not in self._open:
             before = self._resident_bytes()
-            session = self._load(program)
+            session = self._load(program, shapes)
             grown = self._resident_bytes() - before
-            self._open[program] = (session, max(grown, program.stat().st_size))
+            self._open[key] = (session, max(grown, program.stat().st_size))
             while len(self._open) > 1 and self._held_bytes() > self._budget_bytes:
                 self._open.popitem(last=False)
-        self._open.move_to_end(program)
-        return self._open[program][0]
+        self._open.move_to_end(key)
+        return self._open[key][0]
+
+    def is_open(self, program: Path, shapes: InputShapes = ()) -> bool:
+        """Whether the session of a program is open."""
+        return (program, shapes) in self._open
 
     def _held_bytes(self) -> int:
         return sum(held for _, held in self._open.values())
@@ -122,7 +138,9 @@ class Worker:
         self._watch = watch
         self._scratch = scratch
         self._pool = SessionPool(
-            lambda program: runtime.load(program, target), session_budget_bytes, resident_bytes
+            lambda program, shapes: runtime.load(program, target, shapes),
+            session_budget_bytes,
+            resident_bytes,
         )
 
     def visit(self, order: VisitOrder) -> Visit:
@@ -133,9 +151,12 @@ class Worker:
         profiled: ProfiledSession | None = None
         session: Session
         max_runs = MAX_RUNS
+        is_open = order.mode != PROFILED and self._pool.is_open(order.program, order.shapes)
+        bytes_before = 0 if is_open else resident_bytes()
+        begin_ns = time.perf_counter_ns()
         if order.mode == PROFILED:
             session = profiled = self._runtime.load_profiled(
-                order.program, self._target, self._scratch
+                order.program, self._target, self._scratch, order.shapes
             )
             max_runs = min(max_runs, profiled.max_runs - order.warmup_runs)
             if order.min_runs > max_runs:
@@ -144,7 +165,8 @@ class Worker:
                     f"for {order.warmup_runs} and {order.min_runs}; ask for fewer runs"
                 )
         else:
-            session = self._pool.get(order.program)
+            session = self._pool.get(order.program, order.shapes)
+        load_ns = time.perf_counter_ns() - begin_ns
         before = self._watch.before()
         timing = time_runs(
             session.run,
@@ -154,6 +176,10 @@ class Worker:
             max_runs=max_runs,
         )
         after = self._watch.after()
+        opening = None
+        if not is_open:
+            grown_bytes = max(0, resident_bytes() - bytes_before)
+            opening = Opening(load_ns, timing.first_ns, grown_bytes)
         return Visit(
             task_id=order.task_id,
             device_id=self._device_id,
@@ -164,6 +190,7 @@ class Worker:
             warmup_runs=order.warmup_runs,
             series=_series(timing, profiled),
             conditions=conditions_between(before, after),
+            opening=opening,
         )
 
 

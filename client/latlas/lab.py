@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from latlas import messages
 from latlas.connection import DEFAULT_ADDRESS, Connection
 from latlas.records import (
     CAREFUL,
+    TAILED,
     CampaignStatus,
     DeviceState,
     Measurement,
@@ -19,10 +20,13 @@ from latlas.records import (
     Sampling,
     Suspicions,
 )
+from latlas_latency.details_wire import details_from_message
 from latlas_latency.judgement_wire import revalidation_from_message
 from latlas_latency.measurement.target import Target
+from latlas_latency.measurement.visit import input_shapes
 from latlas_latency.model import Prediction
-from latlas_latency.wire import target_from_message, target_to_message
+from latlas_latency.program_details import ProgramDetails
+from latlas_latency.wire import shapes_to_messages, target_from_message, target_to_message
 from latlas_ops.errors import (
     InvalidInputError,
     LatlasError,
@@ -304,7 +308,10 @@ class Lab:
         name: str,
         target: str,
         programs: Sequence[tuple[str, str]],
-        sampling: Sampling = CAREFUL,
+        sampling: Sampling = TAILED,
+        *,
+        with_nodes: bool = False,
+        shapes: Mapping[str, Sequence[int]] | None = None,
     ) -> CampaignStatus:
         """Starts to measure whole programs that were uploaded.
 
@@ -315,13 +322,17 @@ class Lab:
             target: name of the target.
             programs: SHA-256 from `upload` and a label for listings, per program.
             sampling: how each program is timed.
+            with_nodes: also time single nodes, where the target's runtime can.
+            shapes: of the programs' inputs with free axes, by name, batch axis included.
 
         Raises:
             NotFoundError: no such target, or a program was not uploaded.
             ConflictError: another campaign has that name.
         """
         plan = pb.MeasurePlan(
-            programs=[pb.MeasuredProgram(sha256=sha256, label=label) for sha256, label in programs]
+            programs=[pb.MeasuredProgram(sha256=sha256, label=label) for sha256, label in programs],
+            with_nodes=with_nodes,
+            shapes=shapes_to_messages(input_shapes(shapes or {})),
         )
         return self._start(
             pb.StartCampaignRequest(
@@ -389,6 +400,18 @@ class Lab:
             self._stub.ListMeasurements, pb.CampaignRequest(name=name), TRANSFER_TIMEOUT_S
         )
         return [messages.measurement(message) for message in reply.measurements]
+
+    def program_details(self, name: str) -> list[ProgramDetails]:
+        """Tails, first run, memory and node times of the programs of `start_measure`.
+
+        Raises:
+            NotFoundError: no campaign has that name.
+            InvalidInputError: it measures no programs that were uploaded.
+        """
+        reply = self._connection.call(
+            self._stub.DescribePrograms, pb.CampaignRequest(name=name), TRANSFER_TIMEOUT_S
+        )
+        return [details_from_message(message) for message in reply.programs]
 
     # -- latency models ----------------------------------------------------------------------
 

@@ -126,6 +126,7 @@ def measurement(message: pb.Measurement) -> Measurement:
             visit.median_ns,
             visit.n_runs,
             visit.left_out,
+            tuple(visit.flags),
         )
         for visit in message.visits
     ]

@@ -53,6 +53,12 @@ class Sampling:
 CAREFUL = Sampling(min_runs=5)
 """For networks that are judged, or judge: more inferences in a visit than a table's many need."""
 
+TAILED = Sampling(min_runs=5, min_duration_ns=500_000_000)
+"""For a network whose tail is wanted too: p99 takes hundreds of inferences."""
+
+SIDE_BY_SIDE = Sampling(n_rounds=50, min_runs=5)
+"""For networks that are compared: what decides is how many rounds they are compared in."""
+
 
 @dataclass(frozen=True)
 class DeviceState:
@@ -201,6 +207,8 @@ class VisitSummary:
         n_runs: timed inferences.
         left_out: whether models pass over it, since the device was disturbed meanwhile and better
             visits are there.
+        flags: how the device was disturbed: `throttled`, `crowded`, `memory pressure`,
+            `slow clock`.
     """
 
     round: int
@@ -209,6 +217,7 @@ class VisitSummary:
     median_ns: int
     n_runs: int
     left_out: bool = False
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

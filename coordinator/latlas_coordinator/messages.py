@@ -28,6 +28,8 @@ from latlas_latency.model import Prediction
 from latlas_latency.wire import (
     device_from_message,
     device_to_message,
+    shapes_from_messages,
+    shapes_to_messages,
     target_to_message,
     visit_from_message,
 )
@@ -108,6 +110,7 @@ def lease_message(work: Work) -> fleet_pb2.CoordinatorMessage:
                     min_runs=item.task.sampling.min_runs,
                     min_duration_ns=item.task.sampling.min_duration_ns,
                     timeout_ns=item.task.sampling.timeout_ns,
+                    shapes=shapes_to_messages(work.shapes),
                 )
                 for item in work.items
             ],
@@ -205,7 +208,9 @@ def _plan(message: query_pb2.StartCampaignRequest) -> Plan:
             tuple(
                 MeasuredProgram(program.sha256, program.label)
                 for program in message.measure.programs
-            )
+            ),
+            with_nodes=message.measure.with_nodes,
+            shapes=shapes_from_messages(message.measure.shapes),
         )
     raise InvalidInputError(
         f"campaign {message.name!r} needs a plan: profile, validation or measure"
@@ -291,8 +296,9 @@ def measurement_message(measurement: Measurement) -> query_pb2.Measurement:
                 median_ns=visit.median_ns,
                 n_runs=visit.n_runs,
                 left_out=visit in measurement.left_out,
+                flags=flags,
             )
-            for visit in measurement.visits
+            for visit, flags in zip(measurement.visits, measurement.flags, strict=True)
         ],
     )
 

@@ -9,6 +9,7 @@ from latlas_latency.measurement import RuntimeCapability, Target
 from latlas_ops.errors import RuntimeUnavailableError
 from latlas_ops.network import Network
 from latlas_ops.writers.onnx_writer import write_onnx
+from latlas_ops.writers.opgraph import write_opgraph
 from latlas_ops.writers.tflite_writer import write_tflite
 
 _WEIGHT_SEED = 0
@@ -26,14 +27,22 @@ class WrittenProgram(Protocol):
         """Name of a tensor → position in the network of the op it belongs to."""
 
 
-_WRITERS: Mapping[str, Callable[..., WrittenProgram]] = {
-    "onnx": write_onnx,
-    "tflite": write_tflite,
+_WRITERS: Mapping[str, Callable[[Network, int], WrittenProgram]] = {
+    "onnx": lambda network, batch: write_onnx(network, batch=batch, seed=_WEIGHT_SEED),
+    "tflite": lambda network, batch: write_tflite(network, batch=batch, seed=_WEIGHT_SEED),
+    "opgraph": lambda network, _: write_opgraph(network, seed=_WEIGHT_SEED),
 }
 
-_USUAL_FORMATS = {"onnxruntime": "onnx", "litert": "tflite", "tflite-runtime": "tflite"}
+_USUAL_FORMATS = {
+    "onnxruntime": "onnx",
+    "litert": "tflite",
+    "tflite-benchmark": "tflite",
+    "tflite-benchmark-builtin": "tflite",
+    "tflite-runtime": "tflite",
+    "torch": "opgraph",
+}
 
-WITHOUT_NODE_TIMES = frozenset({"litert", "tflite-runtime"})
+WITHOUT_NODE_TIMES = frozenset({"litert", "tflite-benchmark", "tflite-runtime"})
 """Runtimes that time no single nodes, for where no device has said so."""
 
 
@@ -65,4 +74,4 @@ def write_program(network: Network, program_format: str, batch: int) -> WrittenP
 
     Raises: as the writer of the format.
     """
-    return _WRITERS[program_format](network, batch=batch, seed=_WEIGHT_SEED)
+    return _WRITERS[program_format](network, batch)

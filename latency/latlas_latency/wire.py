@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from latlas_latency.measurement.device import Device, RuntimeCapability
 from latlas_latency.measurement.target import Target
-from latlas_latency.measurement.visit import Conditions, Series, Visit
+from latlas_latency.measurement.visit import (
+    Conditions,
+    InputShapes,
+    Opening,
+    Series,
+    Visit,
+    input_shapes,
+)
 from latlas_ops.errors import InvalidInputError
 from latlas_protos.v1 import measurement_pb2 as pb
 
@@ -66,6 +75,16 @@ def target_from_message(message: pb.Target) -> Target:
     )
 
 
+def shapes_to_messages(shapes: InputShapes) -> list[pb.InputShape]:
+    """Shapes of inputs as messages."""
+    return [pb.InputShape(name=name, sizes=sizes) for name, sizes in shapes]
+
+
+def shapes_from_messages(messages: Iterable[pb.InputShape]) -> InputShapes:
+    """The inverse; raises `InvalidInputError` if a shape is none."""
+    return input_shapes({message.name: tuple(message.sizes) for message in messages})
+
+
 def visit_to_message(visit: Visit) -> pb.Visit:
     """A visit as a message; samples packed."""
     known = {
@@ -82,10 +101,16 @@ def visit_to_message(visit: Visit) -> pb.Visit:
         duration_ns=visit.duration_ns,
         warmup_runs=visit.warmup_runs,
         series=[
-            pb.Series(label=series.label, node=series.node, packed_samples_ns=series.packed())
+            pb.Series(
+                label=series.label,
+                node=series.node,
+                packed_samples_ns=series.packed(),
+                place=series.place,
+            )
             for series in visit.series
         ],
         conditions=pb.Conditions(**known),
+        opening=None if visit.opening is None else pb.Opening(**vars(visit.opening)),
     )
 
 
@@ -109,11 +134,17 @@ def visit_from_message(message: pb.Visit) -> Visit:
         duration_ns=message.duration_ns,
         warmup_runs=message.warmup_runs,
         series=tuple(
-            Series.unpack(series.label, series.packed_samples_ns, series.node)
+            Series.unpack(series.label, series.packed_samples_ns, series.node, series.place)
             for series in message.series
         ),
         conditions=conditions,
+        opening=_opening(message) if message.HasField("opening") else None,
     )
+
+
+def _opening(message: pb.Visit) -> Opening:
+    found = message.opening
+    return Opening(found.load_ns, found.first_run_ns, found.memory_bytes)
 
 
 def device_to_message(device: Device) -> pb.Device:
@@ -137,6 +168,7 @@ def device_to_message(device: Device) -> pb.Device:
                 graph_levels=found.graph_levels,
                 program_formats=found.program_formats,
                 per_node_times=found.per_node_times,
+                executions=found.executions,
             )
             for found in device.runtimes
         ],
@@ -167,6 +199,7 @@ def device_from_message(message: pb.Device) -> Device:
                 graph_levels=tuple(found.graph_levels),
                 program_formats=tuple(found.program_formats),
                 per_node_times=found.per_node_times,
+                executions=tuple(found.executions) or ("eager",),
             )
             for found in message.runtimes
         ),

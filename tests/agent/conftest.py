@@ -77,7 +77,7 @@ class MisbehavingRuntime:
             "misbehaving", "1", ("none",), ("fp32",), ("all",), ("word",), False
         )
 
-    def load(self, program, target):
+    def load(self, program, target, shapes=()):
         word = program.read_text()
         if word == "corrupt":
             raise CorruptProgramError("that is no word")

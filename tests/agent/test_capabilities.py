@@ -25,7 +25,7 @@ def test_a_runtime_that_dies_when_it_is_used_is_not_offered(
 ) -> None:
     monkeypatch.syspath_prepend(worker_environment["PYTHONPATH"].split(":")[0])
     alive = {c.runtime for c in probe_runtimes(worker_environment)}
-    assert alive == {"misbehaving", "onnxruntime", "litert"}
+    assert alive == {"misbehaving", "onnxruntime", "litert", "torch"}
     with caplog.at_level(logging.INFO):
         dead = probe_runtimes({**worker_environment, "MISBEHAVING_PROBE": "die"})
     assert {c.runtime for c in dead} == {"onnxruntime", "litert"}

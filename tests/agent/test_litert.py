@@ -145,10 +145,18 @@ class TestShapes:
         session.run()
         assert [tensor.shape for tensor in tensors(session)] == [(3, 4), (3, 4)]
 
+    def test_free_axes_take_the_sizes_that_they_are_given(
+        self, runtime: LiteRt, tflite_model: WriteModel, save: Save
+    ) -> None:
+        path = save(tflite_model("RELU", shape=(1, 1, 4), signature=(-1, -1, 4)))
+        session = runtime.load(path, TARGET, (("t0", (1, 5, 4)),))
+        session.run()
+        assert [tensor.shape for tensor in tensors(session)] == [(1, 5, 4), (1, 5, 4)]
+
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"shape": (1, 1, 4), "signature": (1, -1, 4)}, "only the first axis may be"),
+            ({"shape": (1, 1, 4), "signature": (1, -1, 4)}, r"free axes, 1x\?x4: say how"),
             ({"shape": (2, 4)}, "has batch 2, target 'here' wants 1"),
             ({"shape": (1, 4), "dtype": "STRING"}, "unsupported type"),
         ],

@@ -111,10 +111,40 @@ def test_a_free_first_axis_takes_the_target_s_batch(
     assert output.shape == (3, 4)
 
 
+def test_free_axes_take_the_sizes_that_they_are_given(
+    runtime: OnnxRuntime, write: Callable[[bytes], Path], onnx_target: Target
+) -> None:
+    path = write(relu(["n", 3, "height", "width"]))
+    session: Any = runtime.load(path, onnx_target, (("x", (2, 3, 7, 9)),))
+    (output,) = session.run()
+    assert output.shape == (2, 3, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "message"),
+    [
+        ("x", (1, 4, 7, 9), r"has the shape \?x3x\?x\? in the program, which 1x4x7x9 does not"),
+        ("x", (3, 7, 9), "which 3x7x9 does not fit"),
+        ("images", (1, 3, 7, 9), "no input 'images'; it has x"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused(
+    runtime: OnnxRuntime,
+    write: Callable[[bytes], Path],
+    onnx_target: Target,
+    name: str,
+    sizes: tuple[int, ...],
+    message: str,
+) -> None:
+    path = write(relu(["n", 3, "height", "width"]))
+    with pytest.raises(InvalidInputError, match=message):
+        runtime.load(path, onnx_target, ((name, sizes),))
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ([1, "length"], TensorProto.FLOAT, "only the first axis may be free"),
+        ([1, "length"], TensorProto.FLOAT, r"free axes, 1x\?: say .* --shape x=1,224$"),
         ([2, 4], TensorProto.FLOAT, "has batch 2, target 'here' wants 1"),
         ([1, 4], TensorProto.STRING, "unsupported type"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from latlas_agent.worker import SessionPool, resident_bytes
+from latlas_latency.measurement import InputShapes
 
 
 class Session:
@@ -22,7 +23,7 @@ class Loader:
         self.resident = 1000
         self.opened: list[str] = []
 
-    def load(self, program: Path) -> Session:
+    def load(self, program: Path, shapes: InputShapes = ()) -> Session:
         self.resident += int(program.read_text())
         self.opened.append(program.name)
         return Session(program.name)
@@ -42,6 +43,14 @@ def programs(folder: Path, **sizes: int) -> list[Path]:
 
 def pool(loader: Loader, budget_bytes: int) -> SessionPool:
     return SessionPool(loader.load, budget_bytes, lambda: loader.resident)
+
+
+def test_other_shapes_are_another_session(tmp_path: Path, loader: Loader) -> None:
+    (a,) = programs(tmp_path, a=100)
+    sessions = pool(loader, 1000)
+    assert sessions.get(a) is not sessions.get(a, (("x", (1, 3)),))
+    assert sessions.is_open(a)
+    assert not sessions.is_open(a, (("x", (1, 4)),))
 
 
 def test_a_session_stays_open_within_the_budget(tmp_path: Path, loader: Loader) -> None:

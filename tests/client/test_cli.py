@@ -12,7 +12,8 @@ from latlas import __version__
 from latlas.cli import main as cli
 from latlas.cli.doctor import installed_extras, read_governors
 from latlas.cli.options import cores, duration_ns, percentage, sampling
-from latlas.records import CAREFUL, Sampling
+from latlas.records import CAREFUL, SIDE_BY_SIDE, TAILED, Sampling
+from latlas_ops import SPACE_NAMES
 
 
 def test_the_version_is_told_without_loading_grpc(latlas):
@@ -68,7 +69,8 @@ def test_a_wrong_command_line_is_one_line_that_names_the_culprit(line, culprit, 
     ("line", "usual"),
     [
         ("campaign start c --target t --space s", Sampling()),
-        ("measure m.onnx --target t", CAREFUL),
+        ("measure m.onnx --target t", TAILED),
+        ("compare m.onnx --targets t", SIDE_BY_SIDE),
         ("table validate t", CAREFUL),
         ("table revalidate t", CAREFUL),
     ],
@@ -171,7 +173,7 @@ def test_spaces_of_cells_are_counted_exactly(capsys, name, count):
 def test_every_space_is_listed(capsys):
     assert cli.main(["space", "list", "--json"]) == 0
     names = [record["space"] for record in json.loads(capsys.readouterr().out)]
-    assert names == ["digits", "ofa-mobilenetv3", "course", "nas-bench-201", "darts"]
+    assert names == list(SPACE_NAMES)
 
 
 def test_doctor_finds_out_without_a_coordinator(latlas):

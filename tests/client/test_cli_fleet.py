@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import latlas as front_door
 from latlas.records import Sampling
@@ -117,6 +118,104 @@ def test_a_model_is_measured_once_and_shown_from_then_on(typed, model_file):
     assert len(first["visits"]) == 4
     text = typed("measure", model_file, "--target", "here", *FAST).out
     assert f"{first['latency_ms']:.3f} ms, median of 4 visits" in text
+
+
+def test_a_model_shows_its_tails_its_first_run_and_its_nodes(typed, model_file):
+    record = json.loads(typed("measure", model_file, "--target", "here", "--json", *FAST).out)
+    details = record["details"]
+    assert 0 < details["p50_ns"] <= details["p95_ns"] <= details["p99_ns"]
+    assert len(details["visits"]) == 4
+    assert all(details["opening"][name] > 0 for name in ("load_ns", "first_run_ns"))
+    assert {node["place"] for node in details["nodes"]} == {"CPUExecutionProvider"}
+    assert sum(node["share"] for node in details["nodes"]) == pytest.approx(1)
+    text = typed("measure", model_file, "--target", "here", *FAST).out
+    assert f"{len(details['nodes'])} on CPUExecutionProvider" in text
+    assert "MiB more than before loading" in text
+
+
+def test_a_model_that_runs_without_a_pause_shows_its_beginning_and_its_end(typed, model_file):
+    sustain = ["measure", model_file, "--target", "here", "--sustain", "4s"]
+    record = json.loads(typed(*sustain, "--json").out)
+    assert 3 <= record["sustained"]["n_visits"] <= 4
+    assert record["sustained"]["first_ms"] > 0
+    assert "ms in the last (" in typed(*sustain).out
+    assert "less than 3s compares nothing" in one_line(typed(*sustain[:-1], "2s"))
+
+
+def test_free_axes_are_asked_for_and_given(typed, tmp_path):
+    node = helper.make_node("Relu", ["images"], ["output"])
+    sides = ["n", 3, "height", "width"]
+    values = [helper.make_tensor_value_info(name, 1, sides) for name in ("images", "output")]
+    model = helper.make_model(
+        helper.make_graph([node], "free", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    path = tmp_path / "free.onnx"
+    path.write_bytes(model.SerializeToString())
+    measure = ["measure", path, "--target", "here", *FAST]
+    assert "--shape images=1,3,224,224" in one_line(typed(*measure))
+    given = json.loads(typed(*measure, "--shape", "images=1,3,32,32", "--json").out)
+    larger = json.loads(typed(*measure, "--shape", "images=1,3,512,512", "--json").out)
+    assert larger["latency_ms"] > given["latency_ms"]
+
+
+def test_targets_are_ranked_by_a_model(typed, model_file):
+    compare = ["compare", model_file, "--targets", "two-threads,here", "--rounds", "8", *FAST]
+    ended = typed(*compare, "--json")
+    rows = json.loads(ended.out)
+    assert ended.code == 0
+    assert {row["target"]["name"] for row in rows} == {"here", "two-threads"}
+    assert rows[0]["details"]["p50_ns"] <= rows[1]["details"]["p50_ns"]
+    assert "TIMES THE FASTEST" in typed(*compare).out
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "verdict"),
+    [("p50<10s", 0, "pass"), ("p50<1ns", 1, "fail"), ("p95<10s", 0, "pass")],
+)
+def test_a_requirement_is_judged_by_the_exit_code(typed, model_file, limit, code, verdict):
+    ended = typed(
+        *("compare", model_file, "--targets", "here", "--rounds", "8", *FAST, "--require", limit)
+    )
+    assert ended.code == code
+    assert ended.out.rstrip().endswith(verdict)
+
+
+def test_two_models_are_compared_side_by_side(typed, model_file, tmp_path):
+    space = get_space("digits")
+    _, largest = space.archs(space.extremes())
+    bigger = tmp_path / "bigger.onnx"
+    bigger.write_bytes(write_onnx(space.network(largest), batch=1, seed=0).model_bytes)
+    compare = ["compare", bigger, "--targets", "here", "--rounds", "8", *FAST]
+    failed = typed(*compare, "--against", model_file, "--require", "p50<+10%")
+    assert failed.code == 1
+    assert "bigger.onnx takes" in failed.out
+    assert "longer than net.onnx" in failed.out
+    assert typed(*compare, "--against", model_file, "--require", "p50<+10%", "--json").code == 1
+
+
+def test_what_cannot_be_judged_is_refused(typed, model_file):
+    compare = ["compare", model_file, "--targets", "here"]
+    for more, complaint in (
+        (["--require", "p50<+3%"], "needs --against MODEL"),
+        (["--require", "p50<3s", "--rounds", "7"], "--require needs --rounds 8 or more"),
+        (["--require", "fast"], "'fast' is no requirement such as"),
+        (["--require", "p42<3s"], "no latency is called 'p42'"),
+        (["--against", model_file], "that is the same file"),
+    ):
+        assert complaint in one_line(typed(*compare, *more))
+    assert "no target 'nowhere'; there are: here" in one_line(
+        typed("compare", model_file, "--targets", "nowhere")
+    )
+
+
+def test_a_target_that_cannot_run_the_model_makes_the_gate_inconclusive(typed, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model at all")
+    ended = typed("compare", broken, "--targets", "here", "--rounds", "8", *FAST)
+    assert ended.code == 3
+    assert "onnxruntime cannot load the program" in ended.out or "not a" in ended.out
 
 
 def test_a_table_tells_what_it_is_valid_for_and_how_good_it_is(typed):

@@ -37,6 +37,7 @@ from latlas_latency.measurement import (
     WHOLE_NETWORK,
     Conditions,
     Device,
+    Opening,
     RuntimeCapability,
     Series,
     Target,
@@ -158,7 +159,9 @@ class Fleet:
 
     def visit(self, task: Task, number: int, device: Device = DEVICE, n_nodes: int = 3) -> Visit:
         samples = np.array([1_000_000, 1_000_300, 1_000_200], dtype=np.int64) + number
-        nodes = [Series(f"tensor{i}", samples // 10 + i, f"node{i}/Conv") for i in range(n_nodes)]
+        nodes = [
+            Series(f"tensor{i}", samples // 10 + i, f"node{i}/Conv", "cpu") for i in range(n_nodes)
+        ]
         return Visit(
             task.task_id,
             device.device_id,
@@ -172,6 +175,7 @@ class Fleet:
                 *(nodes if task.mode == PROFILED else []),
             ),
             conditions=Conditions(clock_mhz=1800.0, throttled=False),
+            opening=None if number else Opening(load_ns=7_000, first_run_ns=80, memory_bytes=9),
         )
 
     def report(

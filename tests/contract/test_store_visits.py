@@ -10,10 +10,11 @@ from latlas_coordinator.domain import AgentRecord, LeaseState, Role, TaskFailure
 from latlas_latency.measurement import PROFILED
 
 
-def test_a_visit_comes_back_with_all_its_samples(fleet, reopen):
+@pytest.mark.parametrize("number", [0, 1], ids=["opened", "open already"])
+def test_a_visit_comes_back_with_all_its_samples(fleet, reopen, number):
     [task] = fleet.campaign(n_tasks=1, mode=PROFILED)
     lease = fleet.lease([task])
-    sent = fleet.visit(task, 1)
+    sent = fleet.visit(task, number)
     [result] = fleet.store.record_reports([fleet.batch(fleet.report(1, lease, sent))], now_ns=3)
     assert (result.last_sequence, result.n_visits, result.refused) == (1, 1, ())
     store = reopen(fleet.store)
@@ -21,8 +22,10 @@ def test_a_visit_comes_back_with_all_its_samples(fleet, reopen):
     for name in ("task_id", "device_id", "round", "mode", "started_ns", "duration_ns"):
         assert getattr(found, name) == getattr(sent, name)
     assert found.conditions == sent.conditions
+    assert found.opening == sent.opening
+    assert (found.opening is None) == bool(number)
     for mine, theirs in zip(found.series, sent.series, strict=True):
-        assert (mine.label, mine.node) == (theirs.label, theirs.node)
+        assert (mine.label, mine.node, mine.place) == (theirs.label, theirs.node, theirs.place)
         np.testing.assert_array_equal(mine.samples_ns, theirs.samples_ns)
 
 

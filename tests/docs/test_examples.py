@@ -23,6 +23,7 @@ import pytest
 import latlas
 from latlas.cli.main import main
 from latlas.lab import Lab, connect
+from latlas_ops.writers.onnx_writer import write_onnx
 
 NOT_RUN = ("quickstart", "serve")
 FAST_PROFILE = (
@@ -111,6 +112,9 @@ def at_the_lab(
     monkeypatch.setenv("LATLAS_COORDINATOR", coordinator)
     monkeypatch.setattr(latlas, "connect", connect_there)
     (tmp_path / "quickstart").mkdir()
+    space = latlas.get_space("digits")
+    smallest, _ = space.archs(space.extremes())
+    (tmp_path / "net.onnx").write_bytes(write_onnx(space.network(smallest)).model_bytes)
     for line in GIVEN_TO.get(page_with_python, ()):
         run_command(line)
     yield labs

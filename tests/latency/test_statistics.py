@@ -9,6 +9,62 @@ from latlas_ops.errors import InvalidInputError
 NAN = math.nan
 
 
+# -- the median ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_draws", "level", "rank"),
+    [(8, 0.99, 1), (12, 0.99, 2), (20, 0.99, 4), (20, 0.95, 6), (25, 0.95, 8), (100, 0.95, 40)],
+)
+def test_the_interval_of_a_median_lies_between_the_ranks_of_printed_tables(n_draws, level, rank):
+    found = statistics.median_interval(np.arange(n_draws, 0, -1), level)
+    assert found == (rank, n_draws + 1 - rank)
+
+
+def test_too_few_draws_bound_no_median():
+    assert statistics.median_interval([1.0] * 7, 0.99) == (-math.inf, math.inf)
+    with pytest.raises(InvalidInputError, match="at least one value"):
+        statistics.median_interval([], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("n_draws", "level", "rank"), [(8, 0.99, 1), (10, 0.95, 9), (20, 0.99, 38), (25, 0.95, 90)]
+)
+def test_the_interval_of_a_pseudomedian_lies_between_the_ranks_of_printed_tables(
+    n_draws, level, rank
+):
+    draws = np.random.default_rng(0).normal(size=n_draws)
+    one, other = np.triu_indices(n_draws)
+    means = np.sort((draws[one] + draws[other]) / 2)
+    found = statistics.pseudomedian_interval(draws, level)
+    assert found == (means[rank - 1], means[-rank])
+
+
+def test_too_few_draws_bound_no_pseudomedian():
+    assert statistics.pseudomedian_interval([1.0] * 7, 0.99) == (-math.inf, math.inf)
+    with pytest.raises(InvalidInputError, match="at least one value"):
+        statistics.pseudomedian_interval([], 0.9)
+
+
+def test_the_interval_of_a_pseudomedian_holds_the_centre_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [
+        statistics.pseudomedian_interval(rng.standard_t(2, size=15), 0.9) for _ in range(2000)
+    ]
+    assert 0.89 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.93
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = [
+        low <= math.log(2) <= high
+        for low, high in (
+            statistics.median_interval(rng.exponential(size=15), 0.9) for _ in range(2000)
+        )
+    ]
+    assert 0.9 <= np.mean(held) <= 0.98
+
+
 # -- quantiles: published values, to the digits in which they are printed -------------------------
 
 

@@ -9,6 +9,7 @@ from latlas_latency.measurement import (
     WHOLE_NETWORK,
     Conditions,
     Device,
+    Opening,
     RuntimeCapability,
     Series,
     Visit,
@@ -44,9 +45,10 @@ VISIT = Visit(
     warmup_runs=3,
     series=(
         Series(WHOLE_NETWORK, np.array([30, 2**40])),
-        Series("p000/abc/conv", np.array([0, 7000]), node="conv_nchwc:Conv"),
+        Series("p000/abc/conv", np.array([0, 7000]), node="conv_nchwc:Conv", place="cpu"),
     ),
     conditions=FULL,
+    opening=Opening(load_ns=2**33, first_run_ns=91, memory_bytes=0),
 )
 
 
@@ -72,7 +74,7 @@ def test_a_visit_survives_the_wire_to_the_last_nanosecond():
         if field.name != "series":
             assert getattr(back, field.name) == getattr(VISIT, field.name), field.name
     for one, other in zip(back.series, VISIT.series, strict=True):
-        assert (one.label, one.node) == (other.label, other.node)
+        assert (one.label, one.node, one.place) == (other.label, other.node, other.place)
         np.testing.assert_array_equal(one.samples_ns, other.samples_ns)
 
 

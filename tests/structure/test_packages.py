@@ -39,6 +39,7 @@ MAY_IMPORT = {
 # What single modules may import beyond their package's list.
 EXCEPTIONS = {
     "latlas_latency/wire.py": ("latlas_protos",),
+    "latlas_latency/details_wire.py": ("latlas_protos",),
     "latlas_latency/judgement_wire.py": ("latlas_protos",),
 }
 

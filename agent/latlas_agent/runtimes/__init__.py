@@ -20,6 +20,7 @@ _BUILT_IN = {
     "litert": "latlas_agent.runtimes.litert:LiteRt",
     "onnxruntime": "latlas_agent.runtimes.onnxruntime:OnnxRuntime",
     "tflite-runtime": "latlas_agent.runtimes.litert:TfliteRuntime",
+    "torch": "latlas_agent.runtimes.torch:TorchRuntime",
 }
 
 

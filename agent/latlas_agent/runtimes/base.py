@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from latlas_latency.measurement import RuntimeCapability, Series, Target
+from latlas_latency.measurement import InputShapes, RuntimeCapability, Series, Target
+from latlas_ops.errors import InvalidInputError
 
 _OUT_OF_MEMORY = re.compile(r"bad.?alloc|failed to allocate|cannot allocate|out of memory", re.I)
 
@@ -14,6 +16,59 @@ _OUT_OF_MEMORY = re.compile(r"bad.?alloc|failed to allocate|cannot allocate|out 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out; native runtimes only say so in words."""
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def settled_shape(
+    name: str, declared: Sequence[int | None], target: Target, shapes: Mapping[str, Sequence[int]]
+) -> list[int]:
+    """The shape in which an input is drawn.
+
+    Args:
+        name: of the input.
+        declared: its shape in the program, None where an axis is free.
+        target: gives a free first axis its batch.
+        shapes: shapes that the user gave, by name.
+
+    Raises:
+        InvalidInputError: an axis stays free, a given shape does not fit, or the batch is not the
+            target's.
+    """
+    given = shapes.get(name)
+    if given is not None:
+        if len(given) != len(declared) or any(
+            size not in (None, wanted) for size, wanted in zip(declared, given, strict=True)
+        ):
+            raise InvalidInputError(
+                f"input {name!r} has the shape {_in_words(declared)} in the program, which "
+                f"{_in_words(given)} does not fit"
+            )
+        return list(given)
+    shape = list(declared)
+    if shape and shape[0] is None:
+        shape[0] = target.batch
+    settled = [size for size in shape if size is not None]
+    if len(settled) < len(shape):
+        example = ",".join(str(size or 224) for size in shape)
+        raise InvalidInputError(
+            f"input {name!r} has free axes, {_in_words(declared)}: say how large they are, such "
+            f"as --shape {name}={example}"
+        )
+    if len(settled) > 1 and settled[0] != target.batch:
+        raise InvalidInputError(
+            f"input {name!r} has batch {settled[0]}, target {target.name!r} wants {target.batch}"
+        )
+    return settled
+
+
+def require_known_inputs(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+    """Raises `InvalidInputError` if a shape was given for an input that is not there."""
+    for name in shapes:
+        if name not in names:
+            raise InvalidInputError(f"the program has no input {name!r}; it has {', '.join(names)}")
+
+
+def _in_words(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
 
 
 class Session(Protocol):
@@ -55,17 +110,26 @@ class Runtime(Protocol):
             RuntimeUnavailableError: the runtime is not installed or does not work here.
         """
 
-    def load(self, program: Path, target: Target) -> Session:
+    def load(self, program: Path, target: Target, shapes: InputShapes = ()) -> Session:
         """Loads a program for timing whole inferences.
+
+        Args:
+            program: the file.
+            target: how it is to be run.
+            shapes: of inputs with free axes. A first axis that is free and not named takes the
+                target's batch.
 
         Raises:
             CorruptProgramError: the file is no program that the runtime can load.
-            InvalidInputError: the program does not fit the target, for example its batch size.
+            InvalidInputError: the program does not fit the target or the shapes, or leaves an axis
+                free that neither fixes.
             RuntimeUnavailableError: provider, precision or execution of the target are not to
                 be had, or the provider hands nodes to another one and the target forbids it.
         """
 
-    def load_profiled(self, program: Path, target: Target, scratch: Path) -> ProfiledSession:
+    def load_profiled(
+        self, program: Path, target: Target, scratch: Path, shapes: InputShapes = ()
+    ) -> ProfiledSession:
         """As `load`, recording the time of every node; files go into the folder `scratch`.
 
         Raises:

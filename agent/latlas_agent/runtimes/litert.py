@@ -24,10 +24,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_agent.runtimes.base import ProfiledSession, is_out_of_memory
+from latlas_agent.runtimes.base import (
+    ProfiledSession,
+    is_out_of_memory,
+    require_known_inputs,
+    settled_shape,
+)
 from latlas_agent.runtimes.tflite_graph import check_tflite
 from latlas_agent.runtimes.tflite_placement import TfliteNode, left_over
-from latlas_latency.measurement import RuntimeCapability, Target
+from latlas_latency.measurement import InputShapes, RuntimeCapability, Target
 from latlas_ops.errors import (
     CorruptProgramError,
     InvalidInputError,
@@ -84,13 +89,13 @@ class LiteRt:
             per_node_times=False,
         )
 
-    def load(self, program: Path, target: Target) -> LiteRtSession:
+    def load(self, program: Path, target: Target, shapes: InputShapes = ()) -> LiteRtSession:
         """See `Runtime.load`."""
         self._require_supported(target)
         n_nodes = check_tflite(program.read_bytes())
         try:
             interpreter = self._open(program, target)
-            _fit_batch(interpreter, target)
+            _fit_shapes(interpreter, target, dict(shapes))
             if target.provider in self._delegates:
                 _require_placed(interpreter, n_nodes, target)
             interpreter.allocate_tensors()
@@ -105,7 +110,9 @@ class LiteRt:
                 raise MemoryError(text) from error
             raise CorruptProgramError(f"{self.name} cannot load the program: {text}") from error
 
-    def load_profiled(self, program: Path, target: Target, scratch: Path) -> ProfiledSession:
+    def load_profiled(
+        self, program: Path, target: Target, scratch: Path, shapes: InputShapes = ()
+    ) -> ProfiledSession:
         """Refuses: from Python, runtimes of this family do not time nodes."""
         raise RuntimeUnavailableError(
             f"{self.name} does not time single nodes; measure ops in chains instead"
@@ -195,23 +202,16 @@ def find_delegates(environment: Mapping[str, str]) -> dict[str, Path]:
     return {f"{DELEGATE_PREFIX}{path}": path for path in paths if path.is_file()}
 
 
-def _fit_batch(interpreter: Any, target: Target) -> None:
-    """Gives a free first axis of every input the target's batch; refuses any other shape."""
-    for entry in interpreter.get_input_details():
-        shape = [int(size) for size in entry.get("shape_signature", entry["shape"])]
-        name = entry["name"]
-        if any(size < 0 for size in shape[1:]):
-            raise InvalidInputError(
-                f"input {name!r} has the shape {shape}, where -1 is free: only the first axis may "
-                "be; fix the others in the model"
-            )
-        if shape and shape[0] < 0:
-            shape[0] = target.batch
+def _fit_shapes(interpreter: Any, target: Target, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Gives the free axes of every input their sizes; see `settled_shape`."""
+    inputs = interpreter.get_input_details()
+    require_known_inputs(shapes, [entry["name"] for entry in inputs])
+    for entry in inputs:
+        signature = [int(size) for size in entry.get("shape_signature", entry["shape"])]
+        declared = [None if size < 0 else size for size in signature]
+        shape = settled_shape(entry["name"], declared, target, shapes)
+        if None in declared:
             interpreter.resize_tensor_input(entry["index"], shape, strict=True)
-        elif len(shape) > 1 and shape[0] != target.batch:
-            raise InvalidInputError(
-                f"input {name!r} has batch {shape[0]}, target {target.name!r} wants {target.batch}"
-            )
 
 
 def _require_placed(interpreter: Any, n_nodes: int, target: Target) -> None:

@@ -110,7 +110,7 @@ def node_series(
     executed = list(first.values())
     labels = _labels(executed, nodes, anchors, originals)
     return tuple(
-        Series(label=label, samples_ns=column, node=f"{kernel.op_type} {kernel.name}")
+        Series(label, column, f"{kernel.op_type} {kernel.name}", kernel.provider)
         for label, kernel, column in zip(labels, executed, columns.values(), strict=True)
     )
 

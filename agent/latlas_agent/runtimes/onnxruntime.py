@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_agent.runtimes.base import is_out_of_memory
+from latlas_agent.runtimes.base import is_out_of_memory, require_known_inputs, settled_shape
 from latlas_agent.runtimes.onnx_attribution import Anchor, Originals, anchor_nodes
 from latlas_agent.runtimes.onnx_graph import OnnxNode, read_graph
 from latlas_agent.runtimes.onnx_profile import node_series, read_profile
-from latlas_latency.measurement import RuntimeCapability, Series, Target
+from latlas_latency.measurement import InputShapes, RuntimeCapability, Series, Target
 from latlas_ops.errors import (
     CorruptProgramError,
     InvalidInputError,
@@ -87,13 +87,15 @@ class OnnxRuntime:
             per_node_times=True,
         )
 
-    def load(self, program: Path, target: Target) -> OnnxSession:
+    def load(self, program: Path, target: Target, shapes: InputShapes = ()) -> OnnxSession:
         """See `Runtime.load`."""
         self._require_self_contained(program)
         session = self._open(program, target, self._options(target))
-        return OnnxSession(session, target)
+        return OnnxSession(session, target, shapes)
 
-    def load_profiled(self, program: Path, target: Target, scratch: Path) -> ProfiledOnnxSession:
+    def load_profiled(
+        self, program: Path, target: Target, scratch: Path, shapes: InputShapes = ()
+    ) -> ProfiledOnnxSession:
         """See `Runtime.load_profiled`.
 
         The optimised graph is saved by the very session that is profiled: another session of the
@@ -111,7 +113,7 @@ class OnnxRuntime:
         graph = read_graph(optimised.read_bytes())
         optimised.unlink()
         attribution = _Attribution(originals, graph.nodes, anchor_nodes(originals, graph))
-        return ProfiledOnnxSession(session, target, attribution)
+        return ProfiledOnnxSession(session, target, attribution, shapes)
 
     def _options(self, target: Target) -> Any:
         options = self._ort.SessionOptions()
@@ -164,18 +166,20 @@ class OnnxRuntime:
 class OnnxSession:
     """A loaded model and its inputs."""
 
-    def __init__(self, session: Any, target: Target) -> None:
+    def __init__(self, session: Any, target: Target, shapes: InputShapes = ()) -> None:
         self._session = session
         self.run: Callable[[], object] = functools.partial(
-            session.run, None, _make_inputs(session.get_inputs(), target)
+            session.run, None, _make_inputs(session.get_inputs(), target, dict(shapes))
         )
 
 
 class ProfiledOnnxSession(OnnxSession):
     """A session that records kernel times; see `ProfiledSession`."""
 
-    def __init__(self, session: Any, target: Target, attribution: _Attribution) -> None:
-        super().__init__(session, target)
+    def __init__(
+        self, session: Any, target: Target, attribution: _Attribution, shapes: InputShapes = ()
+    ) -> None:
+        super().__init__(session, target, shapes)
         self._target = target
         self._attribution = attribution
         self.max_runs = max(1, _MAX_PROFILE_EVENTS // max(1, len(attribution.nodes)))
@@ -200,27 +204,20 @@ class ProfiledOnnxSession(OnnxSession):
         return node_series(runs, attribution.nodes, attribution.anchors, attribution.originals)
 
 
-def _make_inputs(inputs: Sequence[Any], target: Target) -> dict[str, NDArray[Any]]:
+def _make_inputs(
+    inputs: Sequence[Any], target: Target, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, NDArray[Any]]:
     """Inputs of a session, the same for equal programs."""
+    require_known_inputs(shapes, [entry.name for entry in inputs])
     rng = np.random.default_rng(_INPUT_SEED)
-    return {entry.name: _make_input(entry, target, rng) for entry in inputs}
+    return {entry.name: _make_input(entry, target, shapes, rng) for entry in inputs}
 
 
-def _make_input(entry: Any, target: Target, rng: np.random.Generator) -> NDArray[Any]:
-    shape = list(entry.shape)
-    if shape and not isinstance(shape[0], int):
-        shape[0] = target.batch
-    free = [size for size in shape if not isinstance(size, int)]
-    if free:
-        raise InvalidInputError(
-            f"input {entry.name!r} has the shape {entry.shape}: only the first axis may be free; "
-            "fix the others in the model"
-        )
-    if len(shape) > 1 and shape[0] != target.batch:
-        raise InvalidInputError(
-            f"input {entry.name!r} has batch {shape[0]}, target {target.name!r} wants "
-            f"{target.batch}"
-        )
+def _make_input(
+    entry: Any, target: Target, shapes: Mapping[str, Sequence[int]], rng: np.random.Generator
+) -> NDArray[Any]:
+    declared = [size if isinstance(size, int) else None for size in entry.shape]
+    shape = settled_shape(entry.name, declared, target, shapes)
     if entry.type in _FLOAT_TYPES:
         return rng.standard_normal(shape).astype(_FLOAT_TYPES[entry.type])
     if entry.type in _COUNT_TYPES:

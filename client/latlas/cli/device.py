@@ -74,13 +74,22 @@ def run_show(args: argparse.Namespace) -> None:
     )
     print()
     print_table(
-        ("RUNTIME", "VERSION", "PROVIDERS", "PRECISIONS", "GRAPH LEVELS", "PER-NODE TIMES"),
+        (
+            "RUNTIME",
+            "VERSION",
+            "PROVIDERS",
+            "PRECISIONS",
+            "EXECUTIONS",
+            "GRAPH LEVELS",
+            "NODES TIMED",
+        ),
         (
             (
                 runtime.runtime,
                 runtime.version,
                 ", ".join(runtime.providers),
                 ", ".join(runtime.precisions),
+                ", ".join(runtime.executions),
                 ", ".join(runtime.graph_levels),
                 "yes" if runtime.per_node_times else "no",
             )

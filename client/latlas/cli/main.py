@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from latlas._version import __version__
 from latlas.cli import (
     campaign,
+    compare,
     device,
     doctor,
     measure,
@@ -40,6 +41,7 @@ _COMMANDS = (
     predictor,
     predict,
     measure,
+    compare,
 )
 
 
@@ -58,17 +60,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code."""
+    """Runs one command; returns the exit code, which commands that judge say themselves."""
     # gRPC's own log lines would stand between the user and the one line that matters.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     parser = build_parser()
     args = argparse.Namespace()
+    judged: int | None = None
     try:
         parser.parse_args(argv, args)
         if args.command is None:
             parser.print_help()
         else:
-            args.run(args)
+            judged = args.run(args)
         sys.stdout.flush()
     except LatlasError as error:
         print(f"latlas: {error}", file=sys.stderr)
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except SystemExit as ended:  # --help and --version
         return ended.code if isinstance(ended.code, int) else 0
-    return 0
+    return judged or 0
 
 
 if __name__ == "__main__":

@@ -20,10 +20,18 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 COORDINATOR_VARIABLE = "LATLAS_COORDINATOR"
 
-_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9}
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "min": 60 * 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 _CORES = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 _MAX_CORES = 4096
-_DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,9})?)\s*(ns|us|ms|s|min)", re.ASCII)
+_DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,9})?)\s*(ns|us|ms|s|min|m|h)", re.ASCII)
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
 _MAX_COUNT = 2**31 - 1
 
@@ -49,7 +57,7 @@ def duration_ns(text: str) -> int:
     value = round(float(match[1]) * _NANOSECONDS[match[2]]) if match else 0
     if value <= 0:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no duration above zero with a unit (ns, us, ms, s or min), such as 30ms"
+            f"{text!r} is no duration above zero with a unit (ns, us, ms, s, m or h), such as 30ms"
         )
     return value
 
@@ -86,6 +94,28 @@ def percentage(text: str) -> float:
 def rising(text: str) -> tuple[int, ...]:
     """Whole numbers of `128,224`, at least 1 each; the smallest first and none twice."""
     return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Name and shape of `images=1,3,224,224`."""
+    name, equals, sizes = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as images=1,3,224,224")
+    return name, tuple(positive(size.strip()) for size in sizes.split(","))
+
+
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """`--shape NAME=1,3,224,224`, any number of times."""
+    parser.add_argument(
+        "--shape",
+        dest="shapes",
+        type=input_shape,
+        action="append",
+        default=[],
+        metavar="INPUT=SIZES",
+        help="shape of an input with free axes, such as images=1,3,224,224; a first axis that is "
+        "free takes the target's batch by itself (may be given several times)",
+    )
 
 
 def port(text: str) -> int:
@@ -173,17 +203,29 @@ def requiring(extra: str) -> Iterator[None]:
         ) from error
 
 
-def add_sampling(parser: argparse.ArgumentParser, *, careful: bool = False) -> None:
+def add_sampling(
+    parser: argparse.ArgumentParser,
+    *,
+    careful: bool = False,
+    rounds: int = 4,
+    min_duration: str = "30ms",
+) -> None:
     """Options that say how every program is timed.
 
     Args:
         parser: the command.
         careful: whether the defaults are those of `latlas.records.CAREFUL`, not of `Sampling`.
+        rounds: default of `--rounds`.
+        min_duration: default of `--min-duration`.
     """
     min_runs = _CAREFUL_MIN_RUNS if careful else _MIN_RUNS
     group = parser.add_argument_group("timing")
     group.add_argument(
-        "--rounds", type=positive, default=4, metavar="N", help="visits per program (default: 4)"
+        "--rounds",
+        type=positive,
+        default=rounds,
+        metavar="N",
+        help=f"visits per program (default: {rounds})",
     )
     group.add_argument(
         "--extra-rounds",
@@ -210,9 +252,9 @@ def add_sampling(parser: argparse.ArgumentParser, *, careful: bool = False) -> N
     group.add_argument(
         "--min-duration",
         type=duration_ns,
-        default="30ms",
+        default=min_duration,
         metavar="TIME",
-        help="least time of the timed inferences in a visit (default: 30ms)",
+        help=f"least time of the timed inferences in a visit (default: {min_duration})",
     )
     group.add_argument(
         "--time-budget",

@@ -7,7 +7,7 @@ from pathlib import Path
 from latlas.files import read_file
 from latlas_ops.errors import InvalidInputError
 
-_FORMATS = {".onnx": "onnx", ".tflite": "tflite"}
+_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".opgraph": "opgraph"}
 
 
 def read_program(path: Path) -> tuple[bytes, str]:

@@ -137,6 +137,9 @@ def _latency_figures(results: Results) -> list[Figure]:
             bar=LEAST_VALIDATION_NETWORKS,
             direction="at least",
         ),
+        Figure("the fastest of them", min(measured_ms), "ms"),
+        Figure("the slowest of them", max(measured_ms), "ms"),
+        Figure("of them between 1 and 5 ms", 100 * _share_within(measured_ms, 1.0, 5.0), "%"),
         Figure("label noise", _finite(100 * results.profile.label_noise), "%"),
         Figure(
             "label noise free of the common mode",
@@ -161,6 +164,10 @@ def _latency_figures(results: Results) -> list[Figure]:
             error = 100 * mape(model.measured_ms, model.predicted_ms)
             shown.append(Figure(f"{model_name(model.kind)}: MAPE", _finite(error), "%"))
     return shown
+
+
+def _share_within(values: Sequence[float], least: float, most: float) -> float:
+    return sum(least <= value <= most for value in values) / len(values)
 
 
 def _accuracy_figures(results: Results) -> list[Figure]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from latlas_coordinator.domain.findings import Findings
 from latlas_coordinator.domain.names import check_name
-from latlas_latency.measurement import Conditions
+from latlas_latency.measurement import Conditions, InputShapes
 from latlas_latency.methods import IN_SITU, require_method
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchConfig
@@ -181,9 +181,17 @@ class MeasuredProgram:
 
 @dataclass(frozen=True)
 class MeasurePlan:
-    """Measure programs that were uploaded."""
+    """Measure programs that were uploaded.
+
+    Attributes:
+        programs: the programs.
+        with_nodes: also with node times, where the target's runtime has them.
+        shapes: of inputs with free axes, by name.
+    """
 
     programs: tuple[MeasuredProgram, ...]
+    with_nodes: bool = False
+    shapes: InputShapes = ()
 
     def __post_init__(self) -> None:
         if not self.programs:
@@ -241,7 +249,7 @@ class Campaign:
         """Field path → value of all that the user chose; two equal ones are one campaign."""
         plan = dataclasses.asdict(self.plan)
         if isinstance(self.plan, MeasurePlan):
-            plan = {"programs": [[program.sha256, program.label] for program in self.plan.programs]}
+            plan["programs"] = [[program.sha256, program.label] for program in self.plan.programs]
         return {
             "target": self.target,
             "plan.kind": plan_kind(self.plan),

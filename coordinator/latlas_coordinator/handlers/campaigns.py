@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -309,18 +310,25 @@ def _usual_method(store: Store, target: str, there: CampaignStatus | None) -> st
         return there.campaign.plan.method
     wanted = store.get_target(target)
     capabilities = list(_capabilities(store, wanted))
+    return IN_SITU if _times_nodes(wanted, capabilities) else CHAINED
+
+
+def _times_nodes(target: Target, capabilities: Sequence[RuntimeCapability]) -> bool:
+    """Whether single nodes can be timed on a target, as devices or else its runtime's name tell."""
     if not capabilities:
-        return CHAINED if wanted.runtime in WITHOUT_NODE_TIMES else IN_SITU
-    return IN_SITU if all(found.per_node_times for found in capabilities) else CHAINED
+        return target.runtime not in WITHOUT_NODE_TIMES
+    return all(found.times_nodes(target) for found in capabilities)
 
 
 def _require_profiler(store: Store, target: Target, method: str) -> None:
     """Refuses a target whose runtime, as far as devices tell, cannot be profiled like that."""
     for capability in _capabilities(store, target):
-        if method == IN_SITU and not capability.per_node_times:
+        if method == IN_SITU and not capability.times_nodes(target):
+            compiled = "" if target.execution == "eager" else f" of {target.execution} networks"
             raise RuntimeUnavailableError(
                 f"target {target.name!r} cannot be profiled in situ: {target.runtime} does not "
-                f"time single nodes; measure ops in chains instead, with --method {CHAINED}"
+                f"time single nodes{compiled}; measure ops in chains instead, with "
+                f"--method {CHAINED}"
             )
 
 
@@ -328,7 +336,11 @@ def _measure_tasks(
     store: Store, campaign: Campaign, plan: MeasurePlan, target: Target
 ) -> list[Task]:
     kept = store.get_programs([program.sha256 for program in plan.programs])
-    for capability in _capabilities(store, target):
+    modes = [PLAIN]
+    capabilities = list(_capabilities(store, target))
+    if plan.with_nodes and _times_nodes(target, capabilities):
+        modes.append(PROFILED)
+    for capability in capabilities:
         for program in plan.programs:
             written = kept[program.sha256].format
             if written not in capability.program_formats:
@@ -344,10 +356,10 @@ def _measure_tasks(
             campaign=campaign.name,
             target=campaign.target,
             program_sha256=program.sha256,
-            mode=PLAIN,
+            mode=mode,
             role=Role.MEASURED,
             label=program.label or program.sha256[:12],
             sampling=campaign.sampling,
         )
-        for number, program in enumerate(plan.programs)
+        for number, (program, mode) in enumerate(itertools.product(plan.programs, modes))
     ]

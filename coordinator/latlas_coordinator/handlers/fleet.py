@@ -12,6 +12,7 @@ from latlas_coordinator.domain import (
     LeaseRecord,
     LeaseReference,
     LeaseState,
+    MeasurePlan,
     NewLease,
     ProgramRecord,
     Task,
@@ -19,7 +20,7 @@ from latlas_coordinator.domain import (
 )
 from latlas_coordinator.scheduling import LeasePolicy, Situation, schedule
 from latlas_coordinator.storage import Store
-from latlas_latency.measurement import Device, Target
+from latlas_latency.measurement import Device, InputShapes, Target
 from latlas_ops.errors import ConflictError, InvalidInputError
 
 _LOG = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Work:
     lease: LeaseRecord
     target: Target
     items: tuple[WorkItem, ...]
+    shapes: InputShapes = ()
 
 
 @dataclass(frozen=True)
@@ -208,4 +210,6 @@ def _create(
         for task in (by_id[item.task_id],)
     )
     _LOG.info("device %s works on %d tasks of %s", lease.device_id, len(items), lease.campaign)
-    return Work(record, targets[items[0].task.target], items)
+    plan = store.get_campaign(lease.campaign).campaign.plan
+    shapes = plan.shapes if isinstance(plan, MeasurePlan) else ()
+    return Work(record, targets[items[0].task.target], items, shapes)

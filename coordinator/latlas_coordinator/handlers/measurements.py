@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from latlas_coordinator.domain import Role, Task, VisitKey, VisitSummary
+from latlas_coordinator.domain import MeasurePlan, Role, Task, VisitKey, VisitSummary
 from latlas_coordinator.storage import Store
 from latlas_coordinator.suspecting import replaced_visits
-from latlas_latency.measurement import UsualClocks, Visit, kept_visits
+from latlas_latency.measurement import (
+    PLAIN,
+    PROFILED,
+    UsualClocks,
+    Visit,
+    kept_visits,
+    visit_flags,
+)
 from latlas_latency.observations import Observation, undisturbed
+from latlas_latency.program_details import ProgramDetails, program_details
+from latlas_ops.errors import InvalidInputError
 
 _AnyVisit = TypeVar("_AnyVisit", Visit, VisitSummary)
 
@@ -24,6 +33,7 @@ class Measurement:
         task: the task.
         subject: what its figures are about: key of the network, or hash of an uploaded program.
         visits: its visits by round.
+        flags: per visit, how the device was disturbed; in words.
         left_out: those of them that models pass over, since the device was disturbed, or slow or
             fast for a stretch of time, and better ones are there.
     """
@@ -31,6 +41,7 @@ class Measurement:
     task: Task
     subject: str
     visits: tuple[VisitSummary, ...]
+    flags: tuple[tuple[str, ...], ...]
     left_out: tuple[VisitSummary, ...] = ()
 
 
@@ -50,8 +61,40 @@ def list_measurements(store: Store, campaign: str) -> list[Measurement]:
         kept = kept_visits(_without(found, replaced), usual=usual).kept
         left_out = tuple(visit for visit in found if visit not in kept)
         subject = programs[task.program_sha256].subject
-        measurements.append(Measurement(task, subject, found, left_out))
+        flags = tuple(_flags(visit, usual) for visit in found)
+        measurements.append(Measurement(task, subject, found, flags, left_out))
     return measurements
+
+
+def _flags(visit: VisitSummary, usual: Mapping[str, UsualClocks]) -> tuple[str, ...]:
+    flags = visit_flags(visit.conditions, usual=usual[visit.device_id])
+    return tuple(sorted(flag.value for flag in flags))
+
+
+def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
+    """What was measured of every program of a campaign that measures programs.
+
+    Figures leave out disturbed visits where better ones stand in for them, as tables do.
+
+    Raises:
+        NotFoundError: no campaign has that name.
+        InvalidInputError: it measures no programs that were uploaded.
+    """
+    if not isinstance(store.get_campaign(campaign).campaign.plan, MeasurePlan):
+        raise InvalidInputError(f"campaign {campaign!r} measures no programs of somebody's own")
+    tasks = [progress.task for progress in store.list_tasks(campaign)]
+    visits = store.read_visits(campaign)
+    usual = UsualClocks.of(visit for found in visits.values() for visit in found)
+    selected = {
+        (task.program_sha256, task.mode): kept_visits(visits.get(task.task_id, []), usual=usual)
+        for task in tasks
+    }
+    found = []
+    for sha256, label in {task.program_sha256: task.label for task in tasks}.items():
+        plain, profiled = selected[sha256, PLAIN], selected.get((sha256, PROFILED))
+        nodes = profiled.kept if profiled else ()
+        found.append(program_details(label, plain.kept, nodes, plain.left_out))
+    return found
 
 
 def read_observations(

@@ -20,6 +20,7 @@ from latlas_coordinator.handlers import (
     targets,
 )
 from latlas_coordinator.live.coordinator import Coordinator, stopping_error
+from latlas_latency.details_wire import details_to_message
 from latlas_latency.judgement_wire import revalidation_to_message
 from latlas_latency.model import Subjects
 from latlas_latency.wire import target_to_message
@@ -155,6 +156,17 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
         found = await self._workers.store(measurements.list_measurements, self._store, request.name)
         return query_pb2.ListMeasurementsResponse(
             measurements=[messages.measurement_message(measurement) for measurement in found]
+        )
+
+    async def DescribePrograms(
+        self, request: query_pb2.CampaignRequest, context: Context
+    ) -> query_pb2.DescribeProgramsResponse:
+        """See `query.proto`."""
+        found = await self._workers.compute(
+            measurements.describe_programs, self._store, request.name
+        )
+        return query_pb2.DescribeProgramsResponse(
+            programs=[details_to_message(details) for details in found]
         )
 
     # -- latency models --------------------------------------------------------------------

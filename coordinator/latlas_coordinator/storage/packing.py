@@ -64,14 +64,16 @@ def unpack_samples(packed: bytes) -> Series:
 def pack_nodes(nodes: Sequence[Series]) -> bytes:
     """Series of nodes, all of one length, in one compressed block.
 
-    Layout before compression (zlib): one line of JSON with `version`, `labels` and `nodes`, a line
-    feed, then the samples `(n_nodes, n_runs)` as little-endian int64 in C order.
+    Layout before compression (zlib): one line of JSON with `version`, `labels`, `nodes` and
+    `places`, a line feed, then the samples `(n_nodes, n_runs)` as little-endian int64 in C order.
+    Visits of earlier versions have no `places`.
     """
     header = json.dumps(
         {
             "version": _NODES_VERSION,
             "labels": [series.label for series in nodes],
             "nodes": [series.node for series in nodes],
+            "places": [series.place for series in nodes],
         },
         separators=(",", ":"),
     )
@@ -90,9 +92,11 @@ def unpack_nodes(packed: bytes) -> tuple[Series, ...]:
                 f"{_NODES_VERSION}: upgrade Latlas"
             )
         labels, nodes = header["labels"], header["nodes"]
+        places = header.get("places") or [""] * len(labels)
         rows = np.frombuffer(samples, dtype="<i8").reshape(len(labels), -1)
         return tuple(
-            Series(label, row, node) for label, node, row in zip(labels, nodes, rows, strict=True)
+            Series(label, row, node, place)
+            for label, node, place, row in zip(labels, nodes, places, rows, strict=True)
         )
     except (zlib.error, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"stored node times are broken: {error}") from error
@@ -137,6 +141,8 @@ def plan_from_json(record: Mapping[str, Any]) -> Plan:
     fields: dict[str, Any] = {name: value for name, value in record.items() if name != "kind"}
     if "programs" in fields:
         fields["programs"] = tuple(MeasuredProgram(**program) for program in fields["programs"])
+    if "shapes" in fields:
+        fields["shapes"] = tuple((name, tuple(sizes)) for name, sizes in fields["shapes"])
     if "resolutions" in fields:
         fields["resolutions"] = tuple(fields["resolutions"])
     return PLAN_KINDS[record["kind"]](**fields)

@@ -16,8 +16,11 @@ from latlas_latency.measurement.visit import (
     PROFILED,
     WHOLE_NETWORK,
     Conditions,
+    InputShapes,
+    Opening,
     Series,
     Visit,
+    input_shapes,
 )
 
 __all__ = [
@@ -29,12 +32,15 @@ __all__ = [
     "Device",
     "Flag",
     "FlagThresholds",
+    "InputShapes",
+    "Opening",
     "RuntimeCapability",
     "Series",
     "Target",
     "UsualClocks",
     "Visit",
     "VisitSelection",
+    "input_shapes",
     "kept_visits",
     "visit_flags",
 ]

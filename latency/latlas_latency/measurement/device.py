@@ -19,7 +19,8 @@ class RuntimeCapability:
         precisions: precisions it computes in.
         graph_levels: graph-optimisation levels it offers.
         program_formats: formats of programs it loads, for example `onnx`.
-        per_node_times: whether it can time single nodes of a network.
+        per_node_times: whether it can time single nodes of a network, where that is not compiled.
+        executions: how it executes a network; eager alone where an older agent does not say.
     """
 
     runtime: str
@@ -29,6 +30,11 @@ class RuntimeCapability:
     graph_levels: tuple[str, ...]
     program_formats: tuple[str, ...]
     per_node_times: bool
+    executions: tuple[str, ...] = ("eager",)
+
+    def times_nodes(self, target: Target) -> bool:
+        """Whether it can time single nodes of a network on `target`."""
+        return self.per_node_times and target.execution == "eager"
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class Device:
             )
         for field, offers, value in (
             ("provider", capability.providers, target.provider),
+            ("execution", capability.executions, target.execution),
             ("precision", capability.precisions, target.precision),
             ("graph_level", capability.graph_levels, target.graph_level),
         ):

@@ -114,6 +114,63 @@ def robust_mean(values: Floats) -> float:
     return location
 
 
+def median_interval(values: ArrayLike, level: float) -> tuple[float, float]:
+    """Interval that holds the median of a distribution, from `(n,)` independent draws of it.
+
+    Between two order statistics, of which the binomial distribution says how often the median lies
+    between them (Hahn and Meeker, Statistical Intervals, 1991, section 5.2): nothing is assumed of
+    the distribution, and bursts cannot widen it much. Infinite where there are too few draws for
+    the level: 99 % takes eight of them.
+
+    Raises:
+        InvalidInputError: no values, or a level out of range.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if not ordered.size:
+        raise InvalidInputError("needs at least one value")
+    require_level(level)
+    n_draws = len(ordered)
+    outside, rank = 0.0, 0
+    while rank < n_draws // 2:
+        outside += 2 * math.comb(n_draws, rank) / 2**n_draws
+        if outside > 1 - level:
+            break
+        rank += 1
+    if not rank:
+        return -math.inf, math.inf
+    return float(ordered[rank - 1]), float(ordered[n_draws - rank])
+
+
+def pseudomedian_interval(values: ArrayLike, level: float) -> tuple[float, float]:
+    """Interval that holds the centre of a symmetric distribution, from `(n,)` draws of it.
+
+    Between two order statistics of the means of all pairs (Walsh averages), as Wilcoxon's signed
+    ranks say (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 2014, section 3.3).
+    Narrower than `median_interval`, nearly as narrow as Student's on normal draws, and outliers do
+    little to it. Infinite where there are too few draws for the level: 99 % takes eight of them.
+
+    Raises:
+        InvalidInputError: no values, or a level out of range.
+    """
+    draws = np.asarray(values, dtype=np.float64)
+    if not draws.size:
+        raise InvalidInputError("needs at least one value")
+    require_level(level)
+    # How likely each sum of ranks is: every rank is in it or not, with equal chance.
+    likely = np.ones(1)
+    for rank in range(1, len(draws) + 1):
+        longer = np.zeros(len(likely) + rank)
+        longer[: len(likely)] += likely / 2
+        longer[rank:] += likely / 2
+        likely = longer
+    n_outside = int(np.searchsorted(2 * np.cumsum(likely), 1 - level, side="right"))
+    if not n_outside:
+        return -math.inf, math.inf
+    one, other = np.triu_indices(len(draws))
+    means = np.sort((draws[one] + draws[other]) / 2)
+    return float(means[n_outside - 1]), float(means[len(means) - n_outside])
+
+
 # -- errors of predictions ------------------------------------------------------------------
 
 

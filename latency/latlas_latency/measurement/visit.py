@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +62,39 @@ class Conditions:
     available_gpu_memory_bytes: int | None = None
 
 
+InputShapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Shapes of a program's inputs by name, batch axis included, for inputs with free axes."""
+
+
+def input_shapes(shapes: Mapping[str, Sequence[int]]) -> InputShapes:
+    """Checked shapes, in order of name.
+
+    Raises:
+        InvalidInputError: a shape is empty or has an axis below 1; the input is named.
+    """
+    for name, sizes in shapes.items():
+        if not name or not sizes or any(size < 1 for size in sizes):
+            raise InvalidInputError(
+                f"input {name!r} cannot have the shape {'x'.join(map(str, sizes)) or 'of nothing'}"
+            )
+    return tuple(sorted((name, tuple(sizes)) for name, sizes in shapes.items()))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What it took to get a program going, in the visit for which its session was opened.
+
+    Attributes:
+        load_ns: loading the program, from the file to a session that is ready to run.
+        first_run_ns: the first inference, before anything is warm.
+        memory_bytes: resident memory that loading and running it added to its process.
+    """
+
+    load_ns: int
+    first_run_ns: int
+    memory_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """Raw samples of one thing: the whole network, or one node of the runtime's own graph.
@@ -68,13 +102,16 @@ class Series:
     Attributes:
         label: `WHOLE_NETWORK`, or the name of the program's tensor that the node belongs to
             (its own output, or the nearest the runtime kept); empty where it cannot be said.
-        node: the runtime's name and type of the node, for people; empty for whole networks.
+        node: the runtime's type and name of the node, for people; empty for whole networks.
         samples_ns: `(n_runs,)` int64, one duration per timed inference, in order.
+        place: what computed the node, for example an execution provider; empty where that is not
+            said.
     """
 
     label: str
     samples_ns: NDArray[np.int64]
     node: str = ""
+    place: str = ""
 
     def __post_init__(self) -> None:
         samples = np.ascontiguousarray(self.samples_ns, dtype=np.int64)
@@ -90,11 +127,11 @@ class Series:
         return self.samples_ns.astype("<i8").tobytes()
 
     @classmethod
-    def unpack(cls, label: str, packed: bytes, node: str = "") -> Series:
+    def unpack(cls, label: str, packed: bytes, node: str = "", place: str = "") -> Series:
         """The series of `packed`; raises `InvalidInputError` on a broken length."""
         if len(packed) % 8:
             raise InvalidInputError(f"series {label!r}: {len(packed)} bytes are not whole int64s")
-        return cls(label, np.frombuffer(packed, dtype="<i8"), node)
+        return cls(label, np.frombuffer(packed, dtype="<i8"), node, place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +149,7 @@ class Visit:
         series: the whole network's series first; profiled visits add one per node. All have
             the same number of samples.
         conditions: state of the device.
+        opening: what it took to get the program going; None where its session was open already.
     """
 
     task_id: str
@@ -123,6 +161,7 @@ class Visit:
     warmup_runs: int
     series: tuple[Series, ...]
     conditions: Conditions = field(default_factory=Conditions)
+    opening: Opening | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

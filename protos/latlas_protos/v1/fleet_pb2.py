@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from latlas_protos.v1 import measurement_pb2 as latlas__protos_dot_v1_dot_measurement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clatlas_protos/v1/fleet.proto\x12\x10latlas_protos.v1\x1a\"latlas_protos/v1/measurement.proto\"\xdd\x01\n\x0c\x41gentMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.latlas_protos.v1.HelloH\x00\x12\x30\n\x07reports\x18\x02 \x01(\x0b\x32\x1d.latlas_protos.v1.ReportBatchH\x00\x12\x31\n\x07renewal\x18\x03 \x01(\x0b\x32\x1e.latlas_protos.v1.LeaseRenewalH\x00\x12\x33\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1f.latlas_protos.v1.LeaseFinishedH\x00\x42\t\n\x07message\"\xa9\x02\n\x12\x43oordinatorMessage\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.latlas_protos.v1.WelcomeH\x00\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x17.latlas_protos.v1.LeaseH\x00\x12<\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32!.latlas_protos.v1.AcknowledgementH\x00\x12\x35\n\textension\x18\x04 \x01(\x0b\x32 .latlas_protos.v1.LeaseExtensionH\x00\x12;\n\x0c\x63\x61ncellation\x18\x05 \x01(\x0b\x32#.latlas_protos.v1.LeaseCancellationH\x00\x42\t\n\x07message\"\xb4\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12)\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x18.latlas_protos.v1.Device\x12.\n\x04held\x18\x06 \x03(\x0b\x32 .latlas_protos.v1.LeaseReference\"W\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\x1b\n\x13renewal_interval_ns\x18\x03 \x01(\x03\"9\n\x0eLeaseReference\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\"\x84\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x04 \x01(\x03\x12*\n\x05items\x18\x05 \x03(\x0b\x32\x1b.latlas_protos.v1.LeaseItem\"\xff\x01\n\tLeaseItem\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x16\n\x0eprogram_sha256\x18\x02 \x01(\t\x12\x16\n\x0eprogram_format\x18\x03 \x01(\t\x12\x15\n\rprogram_bytes\x18\x04 \x01(\x03\x12(\n\x06target\x18\x05 \x01(\x0b\x32\x18.latlas_protos.v1.Target\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x0e\n\x06rounds\x18\x07 \x03(\x05\x12\x13\n\x0bwarmup_runs\x18\x08 \x01(\x05\x12\x10\n\x08min_runs\x18\t \x01(\x05\x12\x17\n\x0fmin_duration_ns\x18\n \x01(\x03\x12\x12\n\ntimeout_ns\x18\x0b \x01(\x03\"8\n\x0bReportBatch\x12)\n\x07reports\x18\x01 \x03(\x0b\x32\x18.latlas_protos.v1.Report\"\xb2\x01\n\x06Report\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .latlas_protos.v1.LeaseReference\x12(\n\x05visit\x18\x03 \x01(\x0b\x32\x17.latlas_protos.v1.VisitH\x00\x12\x30\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1d.latlas_protos.v1.TaskFailureH\x00\x42\t\n\x07outcome\"B\n\x0bTaskFailure\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\nerror_code\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"@\n\x0cLeaseRenewal\x12\x30\n\x06leases\x18\x01 \x03(\x0b\x32 .latlas_protos.v1.LeaseReference\"7\n\x0eLeaseExtension\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x02 \x01(\x03\"5\n\x11LeaseCancellation\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\rLeaseFinished\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .latlas_protos.v1.LeaseReference\">\n\x16\x44ownloadProgramRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"E\n\x0cProgramChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x12\n\ncompressed\x18\x03 \x01(\x08\x32\xc1\x01\n\x0c\x46leetService\x12R\n\x06\x41ttach\x12\x1e.latlas_protos.v1.AgentMessage\x1a$.latlas_protos.v1.CoordinatorMessage(\x01\x30\x01\x12]\n\x0f\x44ownloadProgram\x12(.latlas_protos.v1.DownloadProgramRequest\x1a\x1e.latlas_protos.v1.ProgramChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clatlas_protos/v1/fleet.proto\x12\x10latlas_protos.v1\x1a\"latlas_protos/v1/measurement.proto\"\xdd\x01\n\x0c\x41gentMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.latlas_protos.v1.HelloH\x00\x12\x30\n\x07reports\x18\x02 \x01(\x0b\x32\x1d.latlas_protos.v1.ReportBatchH\x00\x12\x31\n\x07renewal\x18\x03 \x01(\x0b\x32\x1e.latlas_protos.v1.LeaseRenewalH\x00\x12\x33\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1f.latlas_protos.v1.LeaseFinishedH\x00\x42\t\n\x07message\"\xa9\x02\n\x12\x43oordinatorMessage\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.latlas_protos.v1.WelcomeH\x00\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x17.latlas_protos.v1.LeaseH\x00\x12<\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32!.latlas_protos.v1.AcknowledgementH\x00\x12\x35\n\textension\x18\x04 \x01(\x0b\x32 .latlas_protos.v1.LeaseExtensionH\x00\x12;\n\x0c\x63\x61ncellation\x18\x05 \x01(\x0b\x32#.latlas_protos.v1.LeaseCancellationH\x00\x42\t\n\x07message\"\xb4\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12)\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x18.latlas_protos.v1.Device\x12.\n\x04held\x18\x06 \x03(\x0b\x32 .latlas_protos.v1.LeaseReference\"W\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\x1b\n\x13renewal_interval_ns\x18\x03 \x01(\x03\"9\n\x0eLeaseReference\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\"\x84\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x04 \x01(\x03\x12*\n\x05items\x18\x05 \x03(\x0b\x32\x1b.latlas_protos.v1.LeaseItem\"\xad\x02\n\tLeaseItem\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x16\n\x0eprogram_sha256\x18\x02 \x01(\t\x12\x16\n\x0eprogram_format\x18\x03 \x01(\t\x12\x15\n\rprogram_bytes\x18\x04 \x01(\x03\x12(\n\x06target\x18\x05 \x01(\x0b\x32\x18.latlas_protos.v1.Target\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x0e\n\x06rounds\x18\x07 \x03(\x05\x12\x13\n\x0bwarmup_runs\x18\x08 \x01(\x05\x12\x10\n\x08min_runs\x18\t \x01(\x05\x12\x17\n\x0fmin_duration_ns\x18\n \x01(\x03\x12\x12\n\ntimeout_ns\x18\x0b \x01(\x03\x12,\n\x06shapes\x18\x0c \x03(\x0b\x32\x1c.latlas_protos.v1.InputShape\"8\n\x0bReportBatch\x12)\n\x07reports\x18\x01 \x03(\x0b\x32\x18.latlas_protos.v1.Report\"\xb2\x01\n\x06Report\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .latlas_protos.v1.LeaseReference\x12(\n\x05visit\x18\x03 \x01(\x0b\x32\x17.latlas_protos.v1.VisitH\x00\x12\x30\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1d.latlas_protos.v1.TaskFailureH\x00\x42\t\n\x07outcome\"B\n\x0bTaskFailure\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\nerror_code\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"@\n\x0cLeaseRenewal\x12\x30\n\x06leases\x18\x01 \x03(\x0b\x32 .latlas_protos.v1.LeaseReference\"7\n\x0eLeaseExtension\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x02 \x01(\x03\"5\n\x11LeaseCancellation\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\rLeaseFinished\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .latlas_protos.v1.LeaseReference\">\n\x16\x44ownloadProgramRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"E\n\x0cProgramChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x12\n\ncompressed\x18\x03 \x01(\x08\x32\xc1\x01\n\x0c\x46leetService\x12R\n\x06\x41ttach\x12\x1e.latlas_protos.v1.AgentMessage\x1a$.latlas_protos.v1.CoordinatorMessage(\x01\x30\x01\x12]\n\x0f\x44ownloadProgram\x12(.latlas_protos.v1.DownloadProgramRequest\x1a\x1e.latlas_protos.v1.ProgramChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,27 +45,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASE']._serialized_start=942
   _globals['_LEASE']._serialized_end=1074
   _globals['_LEASEITEM']._serialized_start=1077
-  _globals['_LEASEITEM']._serialized_end=1332
-  _globals['_REPORTBATCH']._serialized_start=1334
-  _globals['_REPORTBATCH']._serialized_end=1390
-  _globals['_REPORT']._serialized_start=1393
-  _globals['_REPORT']._serialized_end=1571
-  _globals['_TASKFAILURE']._serialized_start=1573
-  _globals['_TASKFAILURE']._serialized_end=1639
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1641
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1676
-  _globals['_LEASERENEWAL']._serialized_start=1678
-  _globals['_LEASERENEWAL']._serialized_end=1742
-  _globals['_LEASEEXTENSION']._serialized_start=1744
-  _globals['_LEASEEXTENSION']._serialized_end=1799
-  _globals['_LEASECANCELLATION']._serialized_start=1801
-  _globals['_LEASECANCELLATION']._serialized_end=1854
-  _globals['_LEASEFINISHED']._serialized_start=1856
-  _globals['_LEASEFINISHED']._serialized_end=1920
-  _globals['_DOWNLOADPROGRAMREQUEST']._serialized_start=1922
-  _globals['_DOWNLOADPROGRAMREQUEST']._serialized_end=1984
-  _globals['_PROGRAMCHUNK']._serialized_start=1986
-  _globals['_PROGRAMCHUNK']._serialized_end=2055
-  _globals['_FLEETSERVICE']._serialized_start=2058
-  _globals['_FLEETSERVICE']._serialized_end=2251
+  _globals['_LEASEITEM']._serialized_end=1378
+  _globals['_REPORTBATCH']._serialized_start=1380
+  _globals['_REPORTBATCH']._serialized_end=1436
+  _globals['_REPORT']._serialized_start=1439
+  _globals['_REPORT']._serialized_end=1617
+  _globals['_TASKFAILURE']._serialized_start=1619
+  _globals['_TASKFAILURE']._serialized_end=1685
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1687
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1722
+  _globals['_LEASERENEWAL']._serialized_start=1724
+  _globals['_LEASERENEWAL']._serialized_end=1788
+  _globals['_LEASEEXTENSION']._serialized_start=1790
+  _globals['_LEASEEXTENSION']._serialized_end=1845
+  _globals['_LEASECANCELLATION']._serialized_start=1847
+  _globals['_LEASECANCELLATION']._serialized_end=1900
+  _globals['_LEASEFINISHED']._serialized_start=1902
+  _globals['_LEASEFINISHED']._serialized_end=1966
+  _globals['_DOWNLOADPROGRAMREQUEST']._serialized_start=1968
+  _globals['_DOWNLOADPROGRAMREQUEST']._serialized_end=2030
+  _globals['_PROGRAMCHUNK']._serialized_start=2032
+  _globals['_PROGRAMCHUNK']._serialized_end=2101
+  _globals['_FLEETSERVICE']._serialized_start=2104
+  _globals['_FLEETSERVICE']._serialized_end=2297
 # @@protoc_insertion_point(module_scope)

@@ -205,6 +205,7 @@ class LeaseItem(google.protobuf.message.Message):
     MIN_RUNS_FIELD_NUMBER: builtins.int
     MIN_DURATION_NS_FIELD_NUMBER: builtins.int
     TIMEOUT_NS_FIELD_NUMBER: builtins.int
+    SHAPES_FIELD_NUMBER: builtins.int
     task_id: builtins.str
     program_sha256: builtins.str
     program_format: builtins.str
@@ -220,6 +221,10 @@ class LeaseItem(google.protobuf.message.Message):
     def target(self) -> latlas_protos.v1.measurement_pb2.Target: ...
     @property
     def rounds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[latlas_protos.v1.measurement_pb2.InputShape]:
+        """Of the program's inputs with free axes; others follow the target's batch."""
+
     def __init__(
         self,
         *,
@@ -234,9 +239,10 @@ class LeaseItem(google.protobuf.message.Message):
         min_runs: builtins.int = ...,
         min_duration_ns: builtins.int = ...,
         timeout_ns: builtins.int = ...,
+        shapes: collections.abc.Iterable[latlas_protos.v1.measurement_pb2.InputShape] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["target", b"target"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "mode", b"mode", "program_bytes", b"program_bytes", "program_format", b"program_format", "program_sha256", b"program_sha256", "rounds", b"rounds", "target", b"target", "task_id", b"task_id", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["min_duration_ns", b"min_duration_ns", "min_runs", b"min_runs", "mode", b"mode", "program_bytes", b"program_bytes", "program_format", b"program_format", "program_sha256", b"program_sha256", "rounds", b"rounds", "shapes", b"shapes", "target", b"target", "task_id", b"task_id", "timeout_ns", b"timeout_ns", "warmup_runs", b"warmup_runs"]) -> None: ...
 
 global___LeaseItem = LeaseItem
 

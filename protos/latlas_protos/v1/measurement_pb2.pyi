@@ -67,6 +67,27 @@ class Target(google.protobuf.message.Message):
 global___Target = Target
 
 @typing.final
+class InputShape(google.protobuf.message.Message):
+    """What an input with free axes is given, batch axis included."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SIZES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    @property
+    def sizes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        sizes: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "sizes", b"sizes"]) -> None: ...
+
+global___InputShape = InputShape
+
+@typing.final
 class Conditions(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -166,20 +187,47 @@ class Series(google.protobuf.message.Message):
     LABEL_FIELD_NUMBER: builtins.int
     NODE_FIELD_NUMBER: builtins.int
     PACKED_SAMPLES_NS_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
     label: builtins.str
     node: builtins.str
     packed_samples_ns: builtins.bytes
     """Samples in nanoseconds as little-endian int64."""
+    place: builtins.str
+    """What computed the node, for example an execution provider; empty where that is not said."""
     def __init__(
         self,
         *,
         label: builtins.str = ...,
         node: builtins.str = ...,
         packed_samples_ns: builtins.bytes = ...,
+        place: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["label", b"label", "node", b"node", "packed_samples_ns", b"packed_samples_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["label", b"label", "node", b"node", "packed_samples_ns", b"packed_samples_ns", "place", b"place"]) -> None: ...
 
 global___Series = Series
+
+@typing.final
+class Opening(google.protobuf.message.Message):
+    """What it took to get a program going."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOAD_NS_FIELD_NUMBER: builtins.int
+    FIRST_RUN_NS_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    load_ns: builtins.int
+    first_run_ns: builtins.int
+    memory_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        load_ns: builtins.int = ...,
+        first_run_ns: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_run_ns", b"first_run_ns", "load_ns", b"load_ns", "memory_bytes", b"memory_bytes"]) -> None: ...
+
+global___Opening = Opening
 
 @typing.final
 class Visit(google.protobuf.message.Message):
@@ -194,6 +242,7 @@ class Visit(google.protobuf.message.Message):
     WARMUP_RUNS_FIELD_NUMBER: builtins.int
     SERIES_FIELD_NUMBER: builtins.int
     CONDITIONS_FIELD_NUMBER: builtins.int
+    OPENING_FIELD_NUMBER: builtins.int
     task_id: builtins.str
     device_id: builtins.str
     round: builtins.int
@@ -205,6 +254,10 @@ class Visit(google.protobuf.message.Message):
     def series(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Series]: ...
     @property
     def conditions(self) -> global___Conditions: ...
+    @property
+    def opening(self) -> global___Opening:
+        """Only in the visit for which the session of its program was opened."""
+
     def __init__(
         self,
         *,
@@ -217,9 +270,11 @@ class Visit(google.protobuf.message.Message):
         warmup_runs: builtins.int = ...,
         series: collections.abc.Iterable[global___Series] | None = ...,
         conditions: global___Conditions | None = ...,
+        opening: global___Opening | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["conditions", b"conditions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["conditions", b"conditions", "device_id", b"device_id", "duration_ns", b"duration_ns", "mode", b"mode", "round", b"round", "series", b"series", "started_ns", b"started_ns", "task_id", b"task_id", "warmup_runs", b"warmup_runs"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_opening", b"_opening", "conditions", b"conditions", "opening", b"opening"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_opening", b"_opening", "conditions", b"conditions", "device_id", b"device_id", "duration_ns", b"duration_ns", "mode", b"mode", "opening", b"opening", "round", b"round", "series", b"series", "started_ns", b"started_ns", "task_id", b"task_id", "warmup_runs", b"warmup_runs"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_opening", b"_opening"]) -> typing.Literal["opening"] | None: ...
 
 global___Visit = Visit
 
@@ -236,6 +291,7 @@ class RuntimeCapability(google.protobuf.message.Message):
     GRAPH_LEVELS_FIELD_NUMBER: builtins.int
     PROGRAM_FORMATS_FIELD_NUMBER: builtins.int
     PER_NODE_TIMES_FIELD_NUMBER: builtins.int
+    EXECUTIONS_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     version: builtins.str
     per_node_times: builtins.bool
@@ -247,6 +303,10 @@ class RuntimeCapability(google.protobuf.message.Message):
     def graph_levels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
     def program_formats(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def executions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Empty where an older agent does not say: eager alone."""
+
     def __init__(
         self,
         *,
@@ -257,8 +317,9 @@ class RuntimeCapability(google.protobuf.message.Message):
         graph_levels: collections.abc.Iterable[builtins.str] | None = ...,
         program_formats: collections.abc.Iterable[builtins.str] | None = ...,
         per_node_times: builtins.bool = ...,
+        executions: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["graph_levels", b"graph_levels", "per_node_times", b"per_node_times", "precisions", b"precisions", "program_formats", b"program_formats", "providers", b"providers", "runtime", b"runtime", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["executions", b"executions", "graph_levels", b"graph_levels", "per_node_times", b"per_node_times", "precisions", b"precisions", "program_formats", b"program_formats", "providers", b"providers", "runtime", b"runtime", "version", b"version"]) -> None: ...
 
 global___RuntimeCapability = RuntimeCapability
 

@@ -261,14 +261,24 @@ class MeasurePlan(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PROGRAMS_FIELD_NUMBER: builtins.int
+    WITH_NODES_FIELD_NUMBER: builtins.int
+    SHAPES_FIELD_NUMBER: builtins.int
+    with_nodes: builtins.bool
+    """Also with node times, where the target's runtime has them."""
     @property
     def programs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MeasuredProgram]: ...
+    @property
+    def shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[latlas_protos.v1.measurement_pb2.InputShape]:
+        """Of inputs with free axes."""
+
     def __init__(
         self,
         *,
         programs: collections.abc.Iterable[global___MeasuredProgram] | None = ...,
+        with_nodes: builtins.bool = ...,
+        shapes: collections.abc.Iterable[latlas_protos.v1.measurement_pb2.InputShape] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["programs", b"programs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["programs", b"programs", "shapes", b"shapes", "with_nodes", b"with_nodes"]) -> None: ...
 
 global___MeasurePlan = MeasurePlan
 
@@ -625,6 +635,7 @@ class VisitSummary(google.protobuf.message.Message):
     MEDIAN_NS_FIELD_NUMBER: builtins.int
     N_RUNS_FIELD_NUMBER: builtins.int
     LEFT_OUT_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
     round: builtins.int
     device_id: builtins.str
     started_ns: builtins.int
@@ -632,6 +643,10 @@ class VisitSummary(google.protobuf.message.Message):
     n_runs: builtins.int
     left_out: builtins.bool
     """Models pass over it, since the device was disturbed and better visits are there."""
+    @property
+    def flags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """How the device was disturbed: throttled, crowded, memory pressure, slow clock."""
+
     def __init__(
         self,
         *,
@@ -641,10 +656,124 @@ class VisitSummary(google.protobuf.message.Message):
         median_ns: builtins.int = ...,
         n_runs: builtins.int = ...,
         left_out: builtins.bool = ...,
+        flags: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "left_out", b"left_out", "median_ns", b"median_ns", "n_runs", b"n_runs", "round", b"round", "started_ns", b"started_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "flags", b"flags", "left_out", b"left_out", "median_ns", b"median_ns", "n_runs", b"n_runs", "round", b"round", "started_ns", b"started_ns"]) -> None: ...
 
 global___VisitSummary = VisitSummary
+
+@typing.final
+class DescribeProgramsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRAMS_FIELD_NUMBER: builtins.int
+    @property
+    def programs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProgramDetails]: ...
+    def __init__(
+        self,
+        *,
+        programs: collections.abc.Iterable[global___ProgramDetails] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["programs", b"programs"]) -> None: ...
+
+global___DescribeProgramsResponse = DescribeProgramsResponse
+
+@typing.final
+class ProgramDetails(google.protobuf.message.Message):
+    """Fields as in latlas_latency.program_details; times are in nanoseconds, NaN where there are none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: builtins.int
+    P50_NS_FIELD_NUMBER: builtins.int
+    P95_NS_FIELD_NUMBER: builtins.int
+    P99_NS_FIELD_NUMBER: builtins.int
+    N_RUNS_FIELD_NUMBER: builtins.int
+    OPENING_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    PROFILED_NS_FIELD_NUMBER: builtins.int
+    VISITS_FIELD_NUMBER: builtins.int
+    label: builtins.str
+    p50_ns: builtins.float
+    p95_ns: builtins.float
+    p99_ns: builtins.float
+    n_runs: builtins.int
+    profiled_ns: builtins.float
+    @property
+    def opening(self) -> latlas_protos.v1.measurement_pb2.Opening: ...
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeTime]: ...
+    @property
+    def visits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___VisitTail]: ...
+    def __init__(
+        self,
+        *,
+        label: builtins.str = ...,
+        p50_ns: builtins.float = ...,
+        p95_ns: builtins.float = ...,
+        p99_ns: builtins.float = ...,
+        n_runs: builtins.int = ...,
+        opening: latlas_protos.v1.measurement_pb2.Opening | None = ...,
+        nodes: collections.abc.Iterable[global___NodeTime] | None = ...,
+        profiled_ns: builtins.float = ...,
+        visits: collections.abc.Iterable[global___VisitTail] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_opening", b"_opening", "opening", b"opening"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_opening", b"_opening", "label", b"label", "n_runs", b"n_runs", "nodes", b"nodes", "opening", b"opening", "p50_ns", b"p50_ns", "p95_ns", b"p95_ns", "p99_ns", b"p99_ns", "profiled_ns", b"profiled_ns", "visits", b"visits"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_opening", b"_opening"]) -> typing.Literal["opening"] | None: ...
+
+global___ProgramDetails = ProgramDetails
+
+@typing.final
+class VisitTail(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: builtins.int
+    P50_NS_FIELD_NUMBER: builtins.int
+    P95_NS_FIELD_NUMBER: builtins.int
+    P99_NS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    round: builtins.int
+    p50_ns: builtins.float
+    p95_ns: builtins.float
+    p99_ns: builtins.float
+    left_out: builtins.bool
+    def __init__(
+        self,
+        *,
+        round: builtins.int = ...,
+        p50_ns: builtins.float = ...,
+        p95_ns: builtins.float = ...,
+        p99_ns: builtins.float = ...,
+        left_out: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["left_out", b"left_out", "p50_ns", b"p50_ns", "p95_ns", b"p95_ns", "p99_ns", b"p99_ns", "round", b"round"]) -> None: ...
+
+global___VisitTail = VisitTail
+
+@typing.final
+class NodeTime(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
+    MEDIAN_NS_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    place: builtins.str
+    median_ns: builtins.float
+    share: builtins.float
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+        place: builtins.str = ...,
+        median_ns: builtins.float = ...,
+        share: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["median_ns", b"median_ns", "node", b"node", "place", b"place", "share", b"share"]) -> None: ...
+
+global___NodeTime = NodeTime
 
 @typing.final
 class BuildTableRequest(google.protobuf.message.Message):

@@ -85,6 +85,11 @@ class QueryServiceStub(object):
                 request_serializer=latlas__protos_dot_v1_dot_query__pb2.CampaignRequest.SerializeToString,
                 response_deserializer=latlas__protos_dot_v1_dot_query__pb2.ListMeasurementsResponse.FromString,
                 _registered_method=True)
+        self.DescribePrograms = channel.unary_unary(
+                '/latlas_protos.v1.QueryService/DescribePrograms',
+                request_serializer=latlas__protos_dot_v1_dot_query__pb2.CampaignRequest.SerializeToString,
+                response_deserializer=latlas__protos_dot_v1_dot_query__pb2.DescribeProgramsResponse.FromString,
+                _registered_method=True)
         self.BuildTable = channel.unary_unary(
                 '/latlas_protos.v1.QueryService/BuildTable',
                 request_serializer=latlas__protos_dot_v1_dot_query__pb2.BuildTableRequest.SerializeToString,
@@ -197,6 +202,13 @@ class QueryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribePrograms(self, request, context):
+        """What was measured of every program of a campaign that was started with a measure plan.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BuildTable(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -305,6 +317,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListMeasurements,
                     request_deserializer=latlas__protos_dot_v1_dot_query__pb2.CampaignRequest.FromString,
                     response_serializer=latlas__protos_dot_v1_dot_query__pb2.ListMeasurementsResponse.SerializeToString,
+            ),
+            'DescribePrograms': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribePrograms,
+                    request_deserializer=latlas__protos_dot_v1_dot_query__pb2.CampaignRequest.FromString,
+                    response_serializer=latlas__protos_dot_v1_dot_query__pb2.DescribeProgramsResponse.SerializeToString,
             ),
             'BuildTable': grpc.unary_unary_rpc_method_handler(
                     servicer.BuildTable,
@@ -622,6 +639,33 @@ class QueryService(object):
             '/latlas_protos.v1.QueryService/ListMeasurements',
             latlas__protos_dot_v1_dot_query__pb2.CampaignRequest.SerializeToString,
             latlas__protos_dot_v1_dot_query__pb2.ListMeasurementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribePrograms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/latlas_protos.v1.QueryService/DescribePrograms',
+            latlas__protos_dot_v1_dot_query__pb2.CampaignRequest.SerializeToString,
+            latlas__protos_dot_v1_dot_query__pb2.DescribeProgramsResponse.FromString,
             options,
             channel_credentials,
             insecure,

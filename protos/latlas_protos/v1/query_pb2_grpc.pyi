@@ -74,6 +74,12 @@ class QueryServiceStub:
         latlas_protos.v1.query_pb2.ListMeasurementsResponse,
     ]
 
+    DescribePrograms: grpc.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.CampaignRequest,
+        latlas_protos.v1.query_pb2.DescribeProgramsResponse,
+    ]
+    """What was measured of every program of a campaign that was started with a measure plan."""
+
     BuildTable: grpc.UnaryUnaryMultiCallable[
         latlas_protos.v1.query_pb2.BuildTableRequest,
         latlas_protos.v1.query_pb2.LatencyModelInfo,
@@ -173,6 +179,12 @@ class QueryServiceAsyncStub:
         latlas_protos.v1.query_pb2.CampaignRequest,
         latlas_protos.v1.query_pb2.ListMeasurementsResponse,
     ]
+
+    DescribePrograms: grpc.aio.UnaryUnaryMultiCallable[
+        latlas_protos.v1.query_pb2.CampaignRequest,
+        latlas_protos.v1.query_pb2.DescribeProgramsResponse,
+    ]
+    """What was measured of every program of a campaign that was started with a measure plan."""
 
     BuildTable: grpc.aio.UnaryUnaryMultiCallable[
         latlas_protos.v1.query_pb2.BuildTableRequest,
@@ -293,6 +305,14 @@ class QueryServiceServicer(metaclass=abc.ABCMeta):
         request: latlas_protos.v1.query_pb2.CampaignRequest,
         context: _ServicerContext,
     ) -> typing.Union[latlas_protos.v1.query_pb2.ListMeasurementsResponse, collections.abc.Awaitable[latlas_protos.v1.query_pb2.ListMeasurementsResponse]]: ...
+
+    @abc.abstractmethod
+    def DescribePrograms(
+        self,
+        request: latlas_protos.v1.query_pb2.CampaignRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[latlas_protos.v1.query_pb2.DescribeProgramsResponse, collections.abc.Awaitable[latlas_protos.v1.query_pb2.DescribeProgramsResponse]]:
+        """What was measured of every program of a campaign that was started with a measure plan."""
 
     @abc.abstractmethod
     def BuildTable(

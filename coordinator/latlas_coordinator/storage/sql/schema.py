@@ -161,6 +161,8 @@ visits = Table(
     # Layouts of both: latlas_coordinator.storage.packing.
     Column("network_samples", LargeBinary, nullable=False),
     Column("node_samples", LargeBinary),
+    # Null where the session of its program was open already.
+    Column("opening", JSON(none_as_null=True)),
     UniqueConstraint("task_id", "round", name="one_visit_per_round"),
     UniqueConstraint("agent_id", "epoch", "sequence", name="one_visit_per_report"),
 )

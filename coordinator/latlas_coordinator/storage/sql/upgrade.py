@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, inspect, select, update
+from typing import Any
+
+from sqlalchemy import Column, Connection, inspect, select, update
 
 from latlas_coordinator.storage.packing import pack_program
 from latlas_coordinator.storage.sql import schema as db
@@ -13,16 +15,17 @@ def upgrade(connection: Connection, version: int) -> None:
     if version == 1:
         _compress_programs(connection)
     if version <= 2:
-        _add_findings(connection)
+        _add_column(connection, db.campaigns.c.findings)
+        _add_column(connection, db.visits.c.opening)
     if version < db.SCHEMA_VERSION:
         connection.execute(update(db.schema).values(version=db.SCHEMA_VERSION))
 
 
-def _add_findings(connection: Connection) -> None:
-    """Version 3: campaigns have findings."""
-    columns = {column["name"] for column in inspect(connection).get_columns(db.campaigns.name)}
-    if db.campaigns.c.findings.name not in columns:
-        connection.exec_driver_sql("ALTER TABLE campaigns ADD COLUMN findings JSON")
+def _add_column(connection: Connection, column: Column[Any]) -> None:
+    """Version 3: campaigns have findings, visits an opening; both JSON that may be null."""
+    table = column.table.name
+    if column.name not in {there["name"] for there in inspect(connection).get_columns(table)}:
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} JSON")
 
 
 def _compress_programs(connection: Connection) -> None:

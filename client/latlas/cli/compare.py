@@ -1,0 +1,343 @@
+"""`latlas compare MODEL`: one network on several targets, or against another; a gate for CI."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latlas.cli.measure import checked_latency_ms, default_names
+from latlas.cli.options import (
+    Commands,
+    add_command,
+    add_sampling,
+    add_shapes,
+    duration_ns,
+    open_lab,
+    percentage,
+    sampling,
+)
+from latlas.cli.output import milliseconds, print_json, print_table
+from latlas.cli.programs import read_program
+from latlas.cli.target import setup
+from latlas_ops.errors import InvalidInputError, LatlasError, NotFoundError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from latlas.gate import Judgement, Requirement, Verdict
+    from latlas.lab import Lab
+    from latlas.records import CampaignStatus
+    from latlas_latency.measurement.target import Target
+    from latlas_latency.program_details import ProgramDetails
+
+EXIT_FAIL, EXIT_INCONCLUSIVE = 1, 3
+
+_REQUIREMENT = re.compile(r"\s*(\w+)\s*<\s*(\+?)\s*(.+)")
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model file on the coordinator."""
+
+    path: Path
+    program_format: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One target, and what came of the model on it.
+
+    Attributes:
+        target: the target.
+        details: of the model; None where it could not be measured.
+        other: of the model that it is compared with, if there is one.
+        reason: why it could not be measured.
+    """
+
+    target: Target
+    details: ProgramDetails | None
+    other: ProgramDetails | None
+    reason: str = ""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds `compare`."""
+    command = add_command(
+        commands,
+        "compare",
+        "rank targets by the latency of a network, or judge it in CI: exit code 0 for pass, 1 for "
+        "fail, 3 for inconclusive",
+    )
+    command.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help="the network, as one file or one per format; every target takes the first that its "
+        "runtime loads",
+    )
+    command.add_argument(
+        "--targets", required=True, metavar="NAME,NAME", help="what to measure on, one or more"
+    )
+    command.add_argument(
+        "--against",
+        type=Path,
+        metavar="MODEL",
+        help="another network that is measured side by side with the first",
+    )
+    command.add_argument(
+        "--require",
+        type=requirement,
+        action="append",
+        default=[],
+        metavar="LIMIT",
+        help="what has to hold on every target, such as 'p95<30ms', or with --against 'p50<+3%%'; "
+        "p50, p95 and p99 are known; may be given several times",
+    )
+    add_shapes(command)
+    add_sampling(command, careful=True, rounds=50)
+    command.set_defaults(run=run)
+
+
+def requirement(text: str) -> Requirement:
+    """The requirement of `p95<30ms` or `p50<+3%`."""
+    from latlas.gate import Requirement
+
+    match = _REQUIREMENT.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no requirement such as p95<30ms or p50<+3%")
+    quantity, plus, limit = match.groups()
+    try:
+        if plus:
+            return Requirement(quantity, 1 + percentage(limit), is_relative=True)
+        return Requirement(quantity, float(duration_ns(limit)), is_relative=False)
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures a model on every target and judges it; what is there is not measured again."""
+    _require_sense(args)
+    with open_lab(args) as lab:
+        targets = _targets(lab, args.targets)
+        models = [_upload(lab, path) for path in args.models]
+        other = _upload(lab, args.against) if args.against else None
+        started = [_start(lab, args, target, models, other) for target in targets]
+        args.resume = "the measurements go on; the same command shows them"
+        candidates = [
+            _measured(lab, target, campaign, other is not None)
+            for target, campaign in zip(targets, started, strict=True)
+        ]
+    candidates.sort(key=lambda one: one.details.p50_ns if one.details else math.inf)
+    judged = [(one, list(_judge(one, args.require))) for one in candidates]
+    if args.json:
+        print_json([_record(one, judgements) for one, judgements in judged])
+    else:
+        _print_ranking(candidates)
+        _print_judgements(judged)
+    return _exit_code(judged, args.require)
+
+
+def _require_sense(args: argparse.Namespace) -> None:
+    for one in args.require:
+        if one.is_relative and args.against is None:
+            raise InvalidInputError("--require with a percentage needs --against MODEL")
+    from latlas.gate import LEAST_ROUNDS
+
+    if args.require and args.rounds < LEAST_ROUNDS:
+        raise InvalidInputError(f"--require needs --rounds {LEAST_ROUNDS} or more")
+
+
+def _targets(lab: Lab, names: str) -> list[Target]:
+    there = {target.name: target for target in lab.targets()}
+    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
+    for name in wanted:
+        if name not in there:
+            raise NotFoundError(f"no target {name!r}; there are: {', '.join(there) or 'none'}")
+    if not wanted:
+        raise InvalidInputError("--targets names no target")
+    return [there[name] for name in wanted]
+
+
+def _upload(lab: Lab, path: Path) -> _Model:
+    data, program_format = read_program(path)
+    return _Model(path, program_format, lab.upload(data, program_format))
+
+
+def _start(
+    lab: Lab,
+    args: argparse.Namespace,
+    target: Target,
+    models: Sequence[_Model],
+    other: _Model | None,
+) -> CampaignStatus | LatlasError:
+    """The campaign that measures on `target`, or why there can be none."""
+    formats = _formats(lab, target)
+    fitting = [model for model in models if not formats or model.program_format in formats]
+    if not fitting:
+        return RuntimeUnavailableError(
+            f"{target.runtime} loads {', '.join(sorted(formats))}: give the network in that format"
+        )
+    programs = [(fitting[0].sha256, fitting[0].path.name)]
+    if other is not None:
+        if other.sha256 == programs[0][0]:
+            raise InvalidInputError(f"--against {other.path}: that is the same file")
+        programs.append((other.sha256, other.path.name))
+    how = sampling(args)
+    try:
+        for name in default_names(programs, target.name, how, args.shapes):
+            status = lab.start_measure(name, target.name, programs, how, shapes=dict(args.shapes))
+            if status.is_running or (status.n_visits_done and not status.failed):
+                return status
+    except RuntimeUnavailableError as error:
+        return error
+    raise AssertionError("names never run out")
+
+
+def _formats(lab: Lab, target: Target) -> set[str]:
+    """What the target's runtime loads, as connected devices say; empty where none does."""
+    found: set[str] = set()
+    for state in lab.devices():
+        if state.connected:
+            with suppress(RuntimeUnavailableError):
+                found.update(state.device.require_capable(target).program_formats)
+    return found
+
+
+def _measured(
+    lab: Lab, target: Target, campaign: CampaignStatus | LatlasError, has_other: bool
+) -> _Candidate:
+    from latlas.cli.following import follow
+
+    if isinstance(campaign, LatlasError):
+        return _Candidate(target, None, None, str(campaign))
+    status = follow(lab, campaign, f"measuring on {target.name}")
+    try:
+        for row in lab.measurements(status.name):
+            checked_latency_ms(Path(row.label), status, row)
+    except LatlasError as error:
+        return _Candidate(target, None, None, str(error))
+    details, *others = lab.program_details(status.name)
+    return _Candidate(target, details, others[0] if has_other else None)
+
+
+def _judge(candidate: _Candidate, requirements: Sequence[Requirement]) -> Iterator[Judgement]:
+    from latlas.gate import judge
+
+    if candidate.details is None:
+        return
+    others = candidate.other.visits if candidate.other else ()
+    for one in requirements:
+        yield judge(one, candidate.details.visits, others)
+
+
+def _exit_code(
+    judged: Sequence[tuple[_Candidate, list[Judgement]]], requirements: Sequence[Requirement]
+) -> int:
+    from latlas.gate import Verdict, overall
+
+    verdicts: list[Verdict] = []
+    for candidate, judgements in judged:
+        verdicts += [judgement.verdict for judgement in judgements]
+        if candidate.details is None:
+            verdicts.append(Verdict.INCONCLUSIVE)
+    if not requirements and any(candidate.details for candidate, _ in judged):
+        return 0
+    codes = {Verdict.PASS: 0, Verdict.FAIL: EXIT_FAIL, Verdict.INCONCLUSIVE: EXIT_INCONCLUSIVE}
+    return codes[overall(verdicts)]
+
+
+def _print_ranking(candidates: Sequence[_Candidate]) -> None:
+    from latlas.gate import LEVEL, Requirement, judge
+
+    best_ns = min((one.details.p50_ns for one in candidates if one.details), default=math.nan)
+    rows = []
+    for one in candidates:
+        row = [one.target.name, one.target.device_model, one.target.runtime, setup(one.target)]
+        if one.details is None:
+            rows.append([*row, "-", "-", "-", one.reason])
+            continue
+        figures = (one.details.p50_ns, one.details.p95_ns, one.details.p99_ns)
+        rows.append(
+            [
+                *row,
+                *(milliseconds(value_ns / _NS_PER_MS) for value_ns in figures),
+                f"{one.details.p50_ns / best_ns:.2f}",
+            ]
+        )
+    print_table(
+        ("TARGET", "DEVICE MODEL", "RUNTIME", "SETUP", "P50", "P95", "P99", "TIMES THE FASTEST"),
+        rows,
+        empty="",
+    )
+    for one in candidates:
+        if one.details is not None and one.other is not None:
+            found = judge(
+                Requirement("p50", 1.0, is_relative=True), one.details.visits, one.other.visits
+            )
+            print(
+                f"{one.target.name}: {one.details.label} takes {abs(found.value - 1):.1%} "
+                f"{'longer' if found.value > 1 else 'less'} than {one.other.label}, round by round "
+                f"({LEVEL:.0%} interval {_in_words(found, found.lower)} to "
+                f"{_in_words(found, found.upper)})".replace("%", " %").replace("  %", " %")
+            )
+
+
+def _print_judgements(judged: Sequence[tuple[_Candidate, list[Judgement]]]) -> None:
+    rows = [
+        (
+            candidate.target.name,
+            f"{one.requirement.quantity} < {_in_words(one, one.requirement.limit)}",
+            _in_words(one, one.value),
+            f"{_in_words(one, one.lower)} to {_in_words(one, one.upper)}",
+            one.n_rounds,
+            one.verdict.value,
+        )
+        for candidate, judgements in judged
+        for one in judgements
+    ]
+    if rows:
+        print()
+        print_table(
+            ("TARGET", "REQUIREMENT", "MEASURED", "99 % INTERVAL", "ROUNDS", "VERDICT"),
+            rows,
+            empty="",
+        )
+        if any(row[-1] == "inconclusive" for row in rows):
+            print("The limit lies inside the interval; more --rounds narrow it.")
+
+
+def _in_words(judgement: Judgement, value: float) -> str:
+    if not (math.isfinite(value) and value > 0):
+        return "?"
+    if judgement.requirement.is_relative:
+        return f"{value - 1:+.1%}".replace("%", " %")
+    return milliseconds(value / _NS_PER_MS)
+
+
+def _record(candidate: _Candidate, judgements: Sequence[Judgement]) -> dict[str, object]:
+    return {
+        "target": candidate.target.to_dict(),
+        "details": candidate.details,
+        "against": candidate.other,
+        "reason": candidate.reason,
+        "judgements": [
+            {
+                "quantity": one.requirement.quantity,
+                "unit": "ratio" if one.requirement.is_relative else "ns",
+                "limit": one.requirement.limit,
+                "value": one.value,
+                "lower": one.lower,
+                "upper": one.upper,
+                "n_rounds": one.n_rounds,
+                "verdict": one.verdict.value,
+            }
+            for one in judgements
+        ],
+    }

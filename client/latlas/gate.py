@@ -1,0 +1,140 @@
+"""Requirements on a latency, and whether measurements meet them: pass, fail, or inconclusive.
+
+A requirement is judged by the interval in which the true figure lies. Where the whole interval is
+on one side of the limit, that decides; where the limit is inside, more rounds are needed. So noise
+alone hardly ever fails a program: the interval would have to miss the truth first.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from latlas_latency.measurement.statistics import median_interval, pseudomedian_interval
+from latlas_latency.program_details import VisitTail
+from latlas_ops.errors import InvalidInputError
+
+QUANTITIES = ("p50", "p95", "p99")
+
+LEVEL = 0.99
+"""Coverage of the interval: noise fails a program that just meets its limit once in 200 times."""
+
+LEAST_ROUNDS = 8
+"""Fewer rounds give no interval at that level."""
+
+
+class Verdict(enum.Enum):
+    """What measurements say of a requirement; the values are for people."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A percentile that is to stay below a limit.
+
+    Attributes:
+        quantity: one of `QUANTITIES`.
+        limit: nanoseconds, or, where it is relative, a ratio to the other program: 1.05 is 5 %
+            slower.
+        is_relative: which of the two.
+    """
+
+    quantity: str
+    limit: float
+    is_relative: bool
+
+    def __post_init__(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise InvalidInputError(
+                f"no latency is called {self.quantity!r}; there are {', '.join(QUANTITIES)}"
+            )
+        if not self.limit > 0:
+            raise InvalidInputError(f"a latency cannot be below {self.limit}")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A requirement beside what was measured.
+
+    Attributes:
+        requirement: what was asked.
+        verdict: the answer.
+        value: median over rounds, in the unit of the requirement's limit.
+        lower, upper: where the true median lies, at `LEVEL`; 0 or less and infinite after too few
+            rounds.
+        n_rounds: rounds that say so.
+    """
+
+    requirement: Requirement
+    verdict: Verdict
+    value: float
+    lower: float
+    upper: float
+    n_rounds: int
+
+
+def judge(
+    requirement: Requirement, visits: Sequence[VisitTail], others: Sequence[VisitTail] = ()
+) -> Judgement:
+    """Whether a program meets a requirement.
+
+    Args:
+        requirement: what is asked.
+        visits: visits of the program. Those left out count where too few others are there: a
+            gate on a busy machine is to say something, and disturbance widens the interval.
+        others: visits of the program that a relative requirement compares it with, of the same
+            campaign. Only visits of one round are compared: they were made side by side, so that
+            what slows the device for a while slows both.
+
+    Raises:
+        InvalidInputError: there is nothing to judge by.
+    """
+    values = _values(requirement, [one for one in visits if not one.left_out], others)
+    if len(values) < LEAST_ROUNDS:
+        values = _values(requirement, visits, others)
+    if not values:
+        raise InvalidInputError("no round was measured in which the requirement could be judged")
+    lower, upper = _interval(requirement, values)
+    verdict = Verdict.INCONCLUSIVE
+    if upper < requirement.limit:
+        verdict = Verdict.PASS
+    elif lower > requirement.limit:
+        verdict = Verdict.FAIL
+    return Judgement(requirement, verdict, statistics.median(values), lower, upper, len(values))
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict for all: a failure decides, and nothing passes that is not known to."""
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.PASS
+
+
+def _interval(requirement: Requirement, values: Sequence[float]) -> tuple[float, float]:
+    """Where the true figure lies. Ratios of programs under equal noise scatter symmetrically."""
+    if not requirement.is_relative:
+        return median_interval(values, LEVEL)
+    lower, upper = pseudomedian_interval([math.log(value) for value in values], LEVEL)
+    return math.exp(lower), math.exp(upper)
+
+
+def _values(
+    requirement: Requirement, visits: Sequence[VisitTail], others: Sequence[VisitTail]
+) -> list[float]:
+    """The figure of every round that has one."""
+    found: dict[int, float] = {
+        visit.round: getattr(visit, f"{requirement.quantity}_ns") for visit in visits
+    }
+    if not requirement.is_relative:
+        return list(found.values())
+    base: dict[int, float] = {
+        visit.round: getattr(visit, f"{requirement.quantity}_ns") for visit in others
+    }
+    return [value / base[number] for number, value in found.items() if number in base]

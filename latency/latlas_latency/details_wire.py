@@ -1,0 +1,48 @@
+"""Program details to and from their messages."""
+
+from __future__ import annotations
+
+from latlas_latency.measurement import Opening
+from latlas_latency.program_details import NodeTime, ProgramDetails, VisitTail
+from latlas_protos.v1 import measurement_pb2
+from latlas_protos.v1 import query_pb2 as pb
+
+
+def details_to_message(details: ProgramDetails) -> pb.ProgramDetails:
+    """The details of a program as a message."""
+    opening = details.opening
+    return pb.ProgramDetails(
+        label=details.label,
+        p50_ns=details.p50_ns,
+        p95_ns=details.p95_ns,
+        p99_ns=details.p99_ns,
+        n_runs=details.n_runs,
+        visits=[pb.VisitTail(**vars(visit)) for visit in details.visits],
+        opening=None if opening is None else measurement_pb2.Opening(**vars(opening)),
+        nodes=[pb.NodeTime(**vars(node)) for node in details.nodes],
+        profiled_ns=details.profiled_ns,
+    )
+
+
+def details_from_message(message: pb.ProgramDetails) -> ProgramDetails:
+    """The details in a message."""
+    opening = None
+    if message.HasField("opening"):
+        found = message.opening
+        opening = Opening(found.load_ns, found.first_run_ns, found.memory_bytes)
+    return ProgramDetails(
+        label=message.label,
+        p50_ns=message.p50_ns,
+        p95_ns=message.p95_ns,
+        p99_ns=message.p99_ns,
+        n_runs=message.n_runs,
+        visits=tuple(
+            VisitTail(visit.round, visit.p50_ns, visit.p95_ns, visit.p99_ns, visit.left_out)
+            for visit in message.visits
+        ),
+        opening=opening,
+        nodes=tuple(
+            NodeTime(node.node, node.place, node.median_ns, node.share) for node in message.nodes
+        ),
+        profiled_ns=message.profiled_ns,
+    )

@@ -1,0 +1,138 @@
+"""What the visits of one program tell beyond its latency: tails, first run, memory, nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas_latency.measurement import Opening, Visit
+
+PERCENTILES = (50.0, 95.0, 99.0)
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """One node of the runtime's own graph.
+
+    Attributes:
+        node: the runtime's type and name of the node.
+        place: what computed it, for example an execution provider; empty where that is not said.
+        median_ns: median over visits of the median over their inferences.
+        share: of all nodes' time, 0 to 1.
+    """
+
+    node: str
+    place: str
+    median_ns: float
+    share: float
+
+
+@dataclass(frozen=True)
+class VisitTail:
+    """One visit.
+
+    Attributes:
+        round: its round.
+        p50_ns, p95_ns, p99_ns: percentiles over its inferences.
+        left_out: whether it was disturbed, so that figures pass over it.
+    """
+
+    round: int
+    p50_ns: float
+    p95_ns: float
+    p99_ns: float
+    left_out: bool = False
+
+
+@dataclass(frozen=True)
+class ProgramDetails:
+    """One program on one target.
+
+    Attributes:
+        label: what listings call the program.
+        p50_ns, p95_ns, p99_ns: percentiles over single inferences; NaN without any.
+        n_runs: inferences that they were taken from.
+        visits: the same of every visit, those left out included, in order of round.
+        opening: what it took to get the program going, at its first visit; None where no visit
+            tells.
+        nodes: its nodes in order of execution; empty where they were not timed.
+        profiled_ns: median inference while nodes were timed, which slows it; NaN without.
+    """
+
+    label: str
+    p50_ns: float
+    p95_ns: float
+    p99_ns: float
+    n_runs: int
+    visits: tuple[VisitTail, ...] = ()
+    opening: Opening | None = None
+    nodes: tuple[NodeTime, ...] = ()
+    profiled_ns: float = float("nan")
+
+
+def program_details(
+    label: str,
+    plain: Sequence[Visit],
+    profiled: Sequence[Visit] = (),
+    left_out: Sequence[Visit] = (),
+) -> ProgramDetails:
+    """The details of a program.
+
+    Args:
+        label: what listings call it.
+        plain: its visits without node times; percentiles are taken over all of their inferences
+            together, as somebody sees them who runs the program for long.
+        profiled: its visits with node times.
+        left_out: further visits without node times, which were disturbed.
+    """
+    samples_ns = np.concatenate([visit.network_ns for visit in plain]) if plain else np.empty(0)
+    p50_ns, p95_ns, p99_ns = _percentiles(samples_ns) if plain else [float("nan")] * 3
+    tails = [_tail(visit, left_out=False) for visit in plain]
+    tails += [_tail(visit, left_out=True) for visit in left_out]
+    opened = [visit for visit in (*plain, *left_out) if visit.opening is not None]
+    return ProgramDetails(
+        label=label,
+        p50_ns=p50_ns,
+        p95_ns=p95_ns,
+        p99_ns=p99_ns,
+        n_runs=len(samples_ns),
+        visits=tuple(sorted(tails, key=lambda tail: tail.round)),
+        opening=min(opened, key=lambda visit: visit.started_ns).opening if opened else None,
+        nodes=_nodes(profiled),
+        profiled_ns=_median_ns([visit.network_ns for visit in profiled]),
+    )
+
+
+def _tail(visit: Visit, *, left_out: bool) -> VisitTail:
+    p50_ns, p95_ns, p99_ns = _percentiles(visit.network_ns)
+    return VisitTail(visit.round, p50_ns, p95_ns, p99_ns, left_out)
+
+
+def _percentiles(samples_ns: NDArray[Any]) -> list[float]:
+    found: list[float] = np.percentile(samples_ns, PERCENTILES).tolist()
+    return found
+
+
+def _nodes(visits: Sequence[Visit]) -> tuple[NodeTime, ...]:
+    """Nodes by name: a session may name what its optimiser inserted differently from another's."""
+    found: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+    for visit in visits:
+        for series in visit.nodes:
+            found.setdefault((series.node, series.place), []).append(series.samples_ns)
+    medians_ns = {key: _median_ns(samples) for key, samples in found.items()}
+    total_ns = sum(medians_ns.values()) or 1.0
+    return tuple(
+        NodeTime(node, place, median_ns, median_ns / total_ns)
+        for (node, place), median_ns in medians_ns.items()
+    )
+
+
+def _median_ns(samples_ns: Sequence[NDArray[np.int64]]) -> float:
+    """Median of medians; NaN without samples."""
+    if not samples_ns:
+        return float("nan")
+    return float(np.median([np.median(samples) for samples in samples_ns]))
