@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the fleet needs Linux"),
 ]
 
-SPACE = get_space("digits")
+SPACE = get_space("nas-bench-201")
 START_S = 60.0
 MOST_MAPE = 0.15
 """Far beyond what is measured in quiet; a busy machine is to pass as well."""
@@ -70,7 +70,7 @@ def some_network():
 def test_chains_predict_whole_networks(lab: Lab) -> None:
     lab.start_profile(
         "chains",
-        "digits",
+        SPACE.name,
         "xnn",
         n_training_networks=0,
         n_calibration_networks=8,
@@ -111,7 +111,7 @@ def test_a_model_file_is_measured(coordinator: str, lab: Lab, tmp_path: Path) ->
 
 def test_a_profile_in_situ_and_a_program_of_another_format_are_refused(lab: Lab) -> None:
     with pytest.raises(RuntimeUnavailableError, match="measure ops in chains instead"):
-        lab.start_profile("in-situ", "digits", "xnn", method="in-situ")
+        lab.start_profile("in-situ", SPACE.name, "xnn", method="in-situ")
     sha256 = lab.upload(write_onnx(some_network()).model_bytes, "onnx")
     with pytest.raises(RuntimeUnavailableError, match="it is onnx, litert loads tflite"):
         lab.start_measure("onnx", "xnn", [(sha256, "model")])
