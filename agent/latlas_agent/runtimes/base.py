@@ -55,7 +55,8 @@ def settled_shape(
         )
     if len(settled) > 1 and settled[0] != target.batch:
         raise InvalidInputError(
-            f"input {name!r} has batch {settled[0]}, target {target.name!r} wants {target.batch}"
+            f"input {name!r} has batch {settled[0]}, target {target.name!r} wants {target.batch}; "
+            f"if its first axis is no batch, say --shape {name}={','.join(map(str, settled))}"
         )
     return settled
 

@@ -36,6 +36,11 @@ class Fleet:
         self.grpc, self.http = grpc, http
         self._members = members
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of `coordinator` and `agent`."""
+        return {name: member.process.pid for name, member in self._members.items()}
+
     def require_running(self) -> None:
         """Raises `UnreachableError`, quoting its log, if one of the two has ended."""
         for name, member in self._members.items():
