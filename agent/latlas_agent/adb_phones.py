@@ -64,9 +64,10 @@ async def find_phones(
     for attached in adb.attached():
         shell = adb.shell(attached.serial)
         own = await asyncio.to_thread(_own_serial, shell) if attached.state == READY else ""
-        own = own or attached.serial
         if attached.objection:
             objections.append(attached.objection)
+        elif not own:
+            objections.append(f"phone {attached.serial} does not tell its serial number")
         elif own in serials.values():
             objections.append(f"phone {attached.serial} is another way to a phone served already")
         else:

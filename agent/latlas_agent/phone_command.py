@@ -84,7 +84,11 @@ def visit_script(command: str) -> str:
     """
     return "\n".join(
         (
-            f"cd {FOLDER} && rm -f pid || exit 1",
+            f"cd {FOLDER} || exit 1",
+            # What an agent left running that was killed, or unplugged, would compute beside it.
+            "if grep -q benchmark_model /proc/$(cat pid)/cmdline",
+            "then kill -9 $(cat pid); fi 2>/dev/null",
+            "rm -f pid",
             f"echo '@latlas before'; times; {READ_FILES}",
             f"echo; echo '@latlas run'; sh -c 'echo $$ >pid; exec {command}' 2>&1; s=$?",
             f'echo; echo "@latlas after $s"; {READ_FILES}; times',

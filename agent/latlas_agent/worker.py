@@ -88,15 +88,19 @@ class SessionPool:
         self._budget_bytes = budget_bytes
         self._resident_bytes = resident_bytes
         self._open: OrderedDict[tuple[Path, InputShapes], tuple[Session, int]] = OrderedDict()
+        self.grown_bytes = 0
 
     def get(self, program: Path, shapes: InputShapes = ()) -> Session:
-        """The session of a program, opened if it is not open."""
+        """The session of a program, opened if it is not open.
+
+        Opening sets `grown_bytes` to what it added, before others were closed for it.
+        """
         key = (program, shapes)
         if key not in self._open:
             before = self._resident_bytes()
             session = self._load(program, shapes)
-            grown = self._resident_bytes() - before
-            self._open[key] = (session, max(grown, program.stat().st_size))
+            self.grown_bytes = max(0, self._resident_bytes() - before)
+            self._open[key] = (session, max(self.grown_bytes, program.stat().st_size))
             while len(self._open) > 1 and self._held_bytes() > self._budget_bytes:
                 self._open.popitem(last=False)
         self._open.move_to_end(key)
@@ -152,6 +156,7 @@ class Worker:
         session: Session
         max_runs = MAX_RUNS
         is_open = order.mode != PROFILED and self._pool.is_open(order.program, order.shapes)
+        grown_bytes = 0
         bytes_before = 0 if is_open else resident_bytes()
         begin_ns = time.perf_counter_ns()
         if order.mode == PROFILED:
@@ -166,6 +171,8 @@ class Worker:
                 )
         else:
             session = self._pool.get(order.program, order.shapes)
+            if not is_open:
+                grown_bytes, bytes_before = self._pool.grown_bytes, resident_bytes()
         load_ns = time.perf_counter_ns() - begin_ns
         before = self._watch.before()
         timing = time_runs(
@@ -178,7 +185,7 @@ class Worker:
         after = self._watch.after()
         opening = None
         if not is_open:
-            grown_bytes = max(0, resident_bytes() - bytes_before)
+            grown_bytes += max(0, resident_bytes() - bytes_before)
             opening = Opening(load_ns, timing.first_ns, grown_bytes)
         return Visit(
             task_id=order.task_id,
@@ -286,6 +293,9 @@ def _start(frame: Frame) -> Worker:
     target = target_from_message(measurement_pb2.Target.FromString(frame.body))
     pin(values["cores"])
     runtime = load_runtime(target.runtime)
+    prepare = getattr(runtime, "prepare", None)
+    if prepare is not None:
+        prepare()
     limit_memory(values["memory_limit_bytes"])
     return Worker(
         runtime,

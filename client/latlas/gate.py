@@ -2,7 +2,9 @@
 
 A requirement is judged by the interval in which the true figure lies. Where the whole interval is
 on one side of the limit, that decides; where the limit is inside, more rounds are needed. So noise
-alone hardly ever fails a program: the interval would have to miss the truth first.
+alone hardly ever fails a program: the interval would have to miss the truth first. It is an
+interval for independent rounds: ratios of programs that were measured side by side nearly are,
+while rounds of one program share the drift of their device.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ LEVEL = 0.99
 
 LEAST_ROUNDS = 8
 """Fewer rounds give no interval at that level."""
+
+LEAST_RUNS = {"p50": 1, "p95": 20, "p99": 100}
+"""Inferences that a visit needs to tell a percentile: of fewer, the largest is below it."""
 
 
 class Verdict(enum.Enum):
@@ -69,6 +74,7 @@ class Judgement:
         lower, upper: where the true median lies, at `LEVEL`; 0 or less and infinite after too few
             rounds.
         n_rounds: rounds that say so.
+        note: why there is no answer, where it is not for want of rounds.
     """
 
     requirement: Requirement
@@ -77,6 +83,7 @@ class Judgement:
     lower: float
     upper: float
     n_rounds: int
+    note: str = ""
 
 
 def judge(
@@ -89,24 +96,33 @@ def judge(
         visits: visits of the program. Those left out count where too few others are there: a
             gate on a busy machine is to say something, and disturbance widens the interval.
         others: visits of the program that a relative requirement compares it with, of the same
-            campaign. Only visits of one round are compared: they were made side by side, so that
-            what slows the device for a while slows both.
+            campaign. Only visits of one round on one board are compared: they were made side by
+            side, so that what slows the device for a while slows both.
 
     Raises:
         InvalidInputError: there is nothing to judge by.
     """
-    values = _values(requirement, [one for one in visits if not one.left_out], others)
-    if len(values) < LEAST_ROUNDS:
-        values = _values(requirement, visits, others)
-    if not values:
+    pairs = _pairs(requirement, visits, others)
+    calm = [pair for pair in pairs if not any(visit.left_out for visit in pair)]
+    judged = calm if len(calm) >= LEAST_ROUNDS else pairs
+    if not judged:
         raise InvalidInputError("no round was measured in which the requirement could be judged")
+    values = [_value(requirement, *pair) for pair in judged]
+    value = statistics.median(values)
+    n_runs = min(visit.n_runs for pair in judged for visit in pair)
+    if n_runs < LEAST_RUNS[requirement.quantity]:
+        note = (
+            f"visits of {n_runs} inferences cannot tell {requirement.quantity}, which takes "
+            f"{LEAST_RUNS[requirement.quantity]}"
+        )
+        return Judgement(requirement, Verdict.INCONCLUSIVE, value, 0.0, math.inf, len(values), note)
     lower, upper = _interval(requirement, values)
     verdict = Verdict.INCONCLUSIVE
     if upper < requirement.limit:
         verdict = Verdict.PASS
     elif lower > requirement.limit:
         verdict = Verdict.FAIL
-    return Judgement(requirement, verdict, statistics.median(values), lower, upper, len(values))
+    return Judgement(requirement, verdict, value, lower, upper, len(values))
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
@@ -125,16 +141,17 @@ def _interval(requirement: Requirement, values: Sequence[float]) -> tuple[float,
     return math.exp(lower), math.exp(upper)
 
 
-def _values(
+def _pairs(
     requirement: Requirement, visits: Sequence[VisitTail], others: Sequence[VisitTail]
-) -> list[float]:
-    """The figure of every round that has one."""
-    found: dict[int, float] = {
-        visit.round: getattr(visit, f"{requirement.quantity}_ns") for visit in visits
-    }
+) -> list[tuple[VisitTail, ...]]:
+    """The visits that each round is judged by: one, or one of either program."""
     if not requirement.is_relative:
-        return list(found.values())
-    base: dict[int, float] = {
-        visit.round: getattr(visit, f"{requirement.quantity}_ns") for visit in others
-    }
-    return [value / base[number] for number, value in found.items() if number in base]
+        return [(visit,) for visit in visits]
+    base = {(visit.round, visit.device_id): visit for visit in others}
+    keys = [(visit.round, visit.device_id) for visit in visits]
+    return [(visit, base[key]) for visit, key in zip(visits, keys, strict=True) if key in base]
+
+
+def _value(requirement: Requirement, visit: VisitTail, *other: VisitTail) -> float:
+    value, *base = (getattr(one, f"{requirement.quantity}_ns") for one in (visit, *other))
+    return float(value / base[0] if base else value)

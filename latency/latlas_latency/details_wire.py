@@ -37,7 +37,15 @@ def details_from_message(message: pb.ProgramDetails) -> ProgramDetails:
         p99_ns=message.p99_ns,
         n_runs=message.n_runs,
         visits=tuple(
-            VisitTail(visit.round, visit.p50_ns, visit.p95_ns, visit.p99_ns, visit.left_out)
+            VisitTail(
+                round=visit.round,
+                device_id=visit.device_id,
+                n_runs=visit.n_runs,
+                p50_ns=visit.p50_ns,
+                p95_ns=visit.p95_ns,
+                p99_ns=visit.p99_ns,
+                left_out=visit.left_out,
+            )
             for visit in message.visits
         ),
         opening=opening,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,15 @@ class VisitTail:
 
     Attributes:
         round: its round.
-        p50_ns, p95_ns, p99_ns: percentiles over its inferences.
+        device_id: the board.
+        n_runs: its samples: inferences, or one where a runtime only tells what stands for many.
+        p50_ns, p95_ns, p99_ns: percentiles over its samples.
         left_out: whether it was disturbed, so that figures pass over it.
     """
 
     round: int
+    device_id: str
+    n_runs: int
     p50_ns: float
     p95_ns: float
     p99_ns: float
@@ -54,8 +59,9 @@ class ProgramDetails:
 
     Attributes:
         label: what listings call the program.
-        p50_ns, p95_ns, p99_ns: percentiles over single inferences; NaN without any.
-        n_runs: inferences that they were taken from.
+        p50_ns, p95_ns, p99_ns: percentiles over single inferences; NaN without any. Of a runtime
+            that tells one figure for each visit, the last two are NaN: medians have no tail.
+        n_runs: samples that they were taken from.
         visits: the same of every visit, those left out included, in order of round.
         opening: what it took to get the program going, at its first visit; None where no visit
             tells.
@@ -91,6 +97,8 @@ def program_details(
     """
     samples_ns = np.concatenate([visit.network_ns for visit in plain]) if plain else np.empty(0)
     p50_ns, p95_ns, p99_ns = _percentiles(samples_ns) if plain else [float("nan")] * 3
+    if all(len(visit.network_ns) == 1 for visit in plain):
+        p95_ns = p99_ns = float("nan")
     tails = [_tail(visit, left_out=False) for visit in plain]
     tails += [_tail(visit, left_out=True) for visit in left_out]
     opened = [visit for visit in (*plain, *left_out) if visit.opening is not None]
@@ -109,7 +117,8 @@ def program_details(
 
 def _tail(visit: Visit, *, left_out: bool) -> VisitTail:
     p50_ns, p95_ns, p99_ns = _percentiles(visit.network_ns)
-    return VisitTail(visit.round, p50_ns, p95_ns, p99_ns, left_out)
+    n_runs = len(visit.network_ns)
+    return VisitTail(visit.round, visit.device_id, n_runs, p50_ns, p95_ns, p99_ns, left_out)
 
 
 def _percentiles(samples_ns: NDArray[Any]) -> list[float]:
@@ -118,16 +127,22 @@ def _percentiles(samples_ns: NDArray[Any]) -> list[float]:
 
 
 def _nodes(visits: Sequence[Visit]) -> tuple[NodeTime, ...]:
-    """Nodes by name: a session may name what its optimiser inserted differently from another's."""
-    found: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+    """Nodes by name: a session may name what its optimiser inserted differently from another's.
+
+    Of several nodes of one name, the first of one visit is the first of another.
+    """
+    found: dict[tuple[str, str, int], list[NDArray[np.int64]]] = {}
     for visit in visits:
+        seen: Counter[tuple[str, str]] = Counter()
         for series in visit.nodes:
-            found.setdefault((series.node, series.place), []).append(series.samples_ns)
+            name = (series.node, series.place)
+            found.setdefault((*name, seen[name]), []).append(series.samples_ns)
+            seen[name] += 1
     medians_ns = {key: _median_ns(samples) for key, samples in found.items()}
     total_ns = sum(medians_ns.values()) or 1.0
     return tuple(
         NodeTime(node, place, median_ns, median_ns / total_ns)
-        for (node, place), median_ns in medians_ns.items()
+        for (node, place, _), median_ns in medians_ns.items()
     )
 
 

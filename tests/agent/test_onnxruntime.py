@@ -115,9 +115,19 @@ def test_free_axes_take_the_sizes_that_they_are_given(
     runtime: OnnxRuntime, write: Callable[[bytes], Path], onnx_target: Target
 ) -> None:
     path = write(relu(["n", 3, "height", "width"]))
-    session: Any = runtime.load(path, onnx_target, (("x", (2, 3, 7, 9)),))
+    session: Any = runtime.load(path, onnx_target, (("x", (1, 3, 7, 9)),))
     (output,) = session.run()
-    assert output.shape == (2, 3, 7, 9)
+    assert output.shape == (1, 3, 7, 9)
+
+
+def test_a_first_axis_that_is_no_batch_can_be_said_to_be_none(
+    runtime: OnnxRuntime, write: Callable[[bytes], Path], onnx_target: Target
+) -> None:
+    path = write(relu([2, 3]))
+    with pytest.raises(InvalidInputError, match="is no batch, say --shape x=2,3"):
+        runtime.load(path, onnx_target)
+    session: Any = runtime.load(path, onnx_target, (("x", (2, 3)),))
+    assert session.run()[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +135,7 @@ def test_free_axes_take_the_sizes_that_they_are_given(
     [
         ("x", (1, 4, 7, 9), r"has the shape \?x3x\?x\? in the program, which 1x4x7x9 does not"),
         ("x", (3, 7, 9), "which 3x7x9 does not fit"),
+        ("x", (8, 3, 7, 9), "free first axis, which takes the batch of target 'here', 1, not 8"),
         ("images", (1, 3, 7, 9), "no input 'images'; it has x"),
     ],
 )

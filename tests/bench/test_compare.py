@@ -41,7 +41,7 @@ def test_every_comparison_is_judged_as_it_is_and_slower(
 
 
 def test_equal_ratios_pass_and_slower_ones_fail(compare):
-    visits = [compare.VisitTail(number, 100.0, 110.0, 120.0) for number in range(20)]
+    visits = [compare.VisitTail(number, "board", 9, 100.0, 110.0, 120.0) for number in range(20)]
     slower = [compare._slowed(visit) for visit in visits]
     assert compare.judge(compare.REQUIREMENT, visits, visits).verdict is compare.Verdict.PASS
     assert compare.judge(compare.REQUIREMENT, slower, visits).verdict is compare.Verdict.FAIL

@@ -116,8 +116,10 @@ def test_a_model_is_measured_once_and_shown_from_then_on(typed, model_file):
     assert first == again
     assert first["latency_ms"] > 0
     assert len(first["visits"]) == 4
+    n_kept = sum(not visit["left_out"] for visit in first["visits"])
     text = typed("measure", model_file, "--target", "here", *FAST).out
-    assert f"{first['latency_ms']:.3f} ms, median of 4 visits" in text
+    assert f"{first['latency_ms']:.3f} ms, median of {n_kept} visits" in text
+    assert ("disturbed and are left out" in text) == (n_kept < 4)
 
 
 def test_a_model_shows_its_tails_its_first_run_and_its_nodes(typed, model_file):

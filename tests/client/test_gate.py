@@ -15,8 +15,18 @@ BELOW_30 = Requirement("p95", 30.0, is_relative=False)
 AT_MOST_3_PERCENT = Requirement("p50", 1.03, is_relative=True)
 
 
-def tails(values: list[float], first_round: int = 0) -> list[VisitTail]:
-    return [VisitTail(first_round + i, value, value, value) for i, value in enumerate(values)]
+def tails(
+    values: list[float],
+    first_round: int = 0,
+    *,
+    n_runs: int = 100,
+    board: str = "board",
+    left_out: bool = False,
+) -> list[VisitTail]:
+    return [
+        VisitTail(first_round + i, board, n_runs, value, value, value, left_out)
+        for i, value in enumerate(values)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -55,9 +65,35 @@ def test_only_rounds_that_both_have_are_compared() -> None:
 
 
 def test_disturbed_rounds_count_only_where_too_few_others_are_there() -> None:
-    calm, disturbed = tails([20.0] * 8), [VisitTail(9 + i, 90, 90, 90, True) for i in range(8)]
+    calm, disturbed = tails([20.0] * 8), tails([90.0] * 8, 9, left_out=True)
     assert judge(BELOW_30, [*calm, *disturbed]).n_rounds == 8
     assert judge(BELOW_30, [*calm[1:], *disturbed]).n_rounds == 15
+
+
+def test_a_disturbed_visit_of_either_program_takes_its_round_along() -> None:
+    new = tails([106.0] * 50)
+    old = [*tails([120.0] * 20, left_out=True), *tails([100.0] * 30, 20)]
+    found = judge(AT_MOST_3_PERCENT, new, old)
+    assert (found.verdict, found.n_rounds) == (Verdict.FAIL, 30)
+    assert found.value == pytest.approx(1.06)
+
+
+def test_visits_of_different_boards_are_not_compared() -> None:
+    new = tails([1.0] * 20)
+    old = [*tails([1.0] * 9), *tails([1.0] * 11, 9, board="another")]
+    assert judge(AT_MOST_3_PERCENT, new, old).n_rounds == 9
+
+
+@pytest.mark.parametrize(("quantity", "least"), [("p95", 20), ("p99", 100)])
+def test_a_tail_is_not_told_from_visits_of_few_inferences(quantity: str, least: int) -> None:
+    """Inferences of 20 ms, one in twenty of 90: visits of five put their largest at 20 mostly."""
+    requirement = Requirement(quantity, 30.0, is_relative=False)
+    found = judge(requirement, tails([20.0] * 50, n_runs=least - 1))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.note == (
+        f"visits of {least - 1} inferences cannot tell {quantity}, which takes {least}"
+    )
+    assert judge(requirement, tails([20.0] * 50, n_runs=least)).verdict is Verdict.PASS
 
 
 def _judged(rng: np.random.Generator, ratio: float) -> Judgement:

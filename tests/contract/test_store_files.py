@@ -30,7 +30,7 @@ def execute(path: Path, statement: str) -> list[tuple[object, ...]]:
 
 def test_a_new_file_gets_the_schema_and_its_version(tmp_path):
     open_store(tmp_path / "latlas.db").close()
-    assert execute(tmp_path / "latlas.db", "SELECT version FROM latlas_schema") == [(3,)]
+    assert execute(tmp_path / "latlas.db", "SELECT version FROM latlas_schema") == [(4,)]
     assert execute(tmp_path / "latlas.db", "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -65,7 +65,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
     store = open_store(path)
     assert store.read_program(sha256) == data
     store.close()
-    assert execute(path, "SELECT version FROM latlas_schema") == [(3,)]
+    assert execute(path, "SELECT version FROM latlas_schema") == [(4,)]
 
 
 def test_campaigns_of_the_second_version_read_on(tmp_path, fleet):
@@ -86,6 +86,25 @@ def test_campaigns_of_the_second_version_read_on(tmp_path, fleet):
     assert store.settle_campaign("old", found, {}, Looked(0, 0))
     assert store.get_campaign("old").findings == found
     store.close()
+
+
+def test_visits_of_the_third_version_read_on(tmp_path, fleet):
+    path = tmp_path / "old.db"
+    there = type(fleet)(open_store(path))
+    (task,) = there.campaign(n_tasks=1)
+    lease = there.lease([task])
+    reports = [there.report(1, lease, there.visit(task, 1))]
+    there.store.record_reports([there.batch(*reports)], now_ns=3)
+    there.store.close()
+    execute(path, "ALTER TABLE visits DROP COLUMN opening")
+    execute(path, "UPDATE latlas_schema SET version = 3")
+    there.store = open_store(path)
+    later = there.report(2, lease, there.visit(task, 0))
+    there.store.record_reports([there.batch(later)], now_ns=4)
+    ((opened, old),) = there.store.read_visits("first").values()
+    assert old.opening is None
+    assert opened.opening is not None
+    there.store.close()
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):

@@ -18,7 +18,7 @@ TARGET = Target("bench", "bench", "onnxruntime", "1.32.0", "CPUExecutionProvider
 NO_DRIFT = Drift({}, math.nan, math.nan, removed=False)
 NETWORKS = SPACE.sample(64, np.random.default_rng(1))
 COVERS = [SPACE.network(arch) for arch in SPACE.archs(SPACE.sample(24, np.random.default_rng(2)))]
-OPS = tuple({op for network in COVERS for op in network.ops})
+OPS = tuple(dict.fromkeys(op for network in COVERS for op in network.ops))
 TRUE_NS = {op: 40_000.0 + 3_000.0 * index for index, op in enumerate(OPS)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -68,6 +69,21 @@ def test_nodes_are_matched_by_name_and_share_their_sum() -> None:
         NodeTime("Relu b", "CPU", 10.0, 0.25),
     )
     assert details.profiled_ns == 110
+
+
+def test_two_nodes_of_one_name_stay_two() -> None:
+    twice = visit(0, [100], {"Conv a": [30], "Conv b": [10]})
+    same = [Series("t", series.samples_ns, "Conv", "CPU") for series in twice.nodes]
+    renamed = dataclasses.replace(twice, series=(twice.series[0], *same))
+    details = program_details("net", [visit(0, [50])], [renamed, renamed])
+    assert [node.median_ns for node in details.nodes] == [30, 10]
+
+
+def test_visits_of_one_sample_tell_no_tail() -> None:
+    details = program_details("net", [visit(0, [4]), visit(1, [5])])
+    assert (details.p50_ns, details.n_runs) == (4.5, 2)
+    assert math.isnan(details.p95_ns)
+    assert math.isnan(details.p99_ns)
 
 
 def test_without_visits_there_are_no_figures() -> None:

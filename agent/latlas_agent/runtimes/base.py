@@ -27,7 +27,8 @@ def settled_shape(
         name: of the input.
         declared: its shape in the program, None where an axis is free.
         target: gives a free first axis its batch.
-        shapes: shapes that the user gave, by name.
+        shapes: shapes that the user gave, by name. One that repeats a first axis which the program
+            fixes says that this is no batch.
 
     Raises:
         InvalidInputError: an axis stays free, a given shape does not fit, or the batch is not the
@@ -41,6 +42,12 @@ def settled_shape(
             raise InvalidInputError(
                 f"input {name!r} has the shape {_in_words(declared)} in the program, which "
                 f"{_in_words(given)} does not fit"
+            )
+        if declared and declared[0] is None and given[0] != target.batch:
+            raise InvalidInputError(
+                f"input {name!r} has a free first axis, which takes the batch of target "
+                f"{target.name!r}, {target.batch}, not {given[0]}: measure on a target of that "
+                "batch (latlas target add --batch)"
             )
         return list(given)
     shape = list(declared)
@@ -99,6 +106,9 @@ class ProfiledSession(Session, Protocol):
 
 class Runtime(Protocol):
     """A runtime plug-in; created without arguments.
+
+    One that imports its runtime late has a method `prepare()` as well, which a worker calls before
+    the first program, so that loading a program is not charged for it.
 
     All methods may raise any `LatlasError`, and `MemoryError` where memory ran out. Any other
     exception, and the death of the process, is reported as a failed measurement of the program.

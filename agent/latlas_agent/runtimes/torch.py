@@ -51,8 +51,8 @@ _NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvmap")
 class TorchRuntime:
     """The plug-in; see the module's text.
 
-    torch is imported with the first program: that takes seconds, and every agent asks every runtime
-    what it offers.
+    torch is not imported when the plug-in is created: that takes seconds, and every agent asks
+    every runtime what it offers.
     """
 
     def __init__(self) -> None:
@@ -60,6 +60,12 @@ class TorchRuntime:
         if importlib.util.find_spec("torch") is None:
             raise ImportError("No module named 'torch'")
         self._version = importlib.metadata.version("torch")
+
+    def prepare(self) -> None:
+        """Imports torch and lets it compute once; what that takes is not a program's."""
+        torch = importlib.import_module("torch")
+        with torch.inference_mode():
+            torch.nn.functional.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
 
     def capability(self) -> RuntimeCapability:
         """See `Runtime.capability`."""

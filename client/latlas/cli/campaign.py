@@ -12,6 +12,7 @@ from latlas.cli.options import (
     add_command,
     add_group,
     add_sampling,
+    add_shapes,
     count,
     open_lab,
     positive,
@@ -108,6 +109,7 @@ def _add_start(group: Commands) -> None:
     profile.add_argument(
         "--seed", type=count, default=0, metavar="N", help="of the drawn networks (default: 0)"
     )
+    add_shapes(start)
     add_sampling(start)
     start.set_defaults(run=run_start)
 
@@ -165,6 +167,8 @@ def run_start(args: argparse.Namespace) -> None:
         raise InvalidInputError(
             "--method and --resolutions say how a space is profiled: add --space"
         )
+    if args.shapes and not args.program:
+        raise InvalidInputError("--shape is about the inputs of programs: add --program")
     from latlas.cli.following import WRITING_PROGRAMS, told_when_slow
 
     programs = [(path, *read_program(path)) for path in args.program or ()]
@@ -190,7 +194,9 @@ def run_start(args: argparse.Namespace) -> None:
                 )
         else:
             uploaded = [(lab.upload(data, fmt), path.name) for path, data, fmt in programs]
-            status = lab.start_measure(args.name, args.target, uploaded, sampling(args))
+            status = lab.start_measure(
+                args.name, args.target, uploaded, sampling(args), shapes=dict(args.shapes)
+            )
         if args.watch:
             status = _follow(lab, status, args)
     _print(status, args)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from latlas_ops.errors import InvalidInputError, LatlasError, NotFoundError, Run
 if TYPE_CHECKING:
     from latlas.gate import Judgement, Requirement, Verdict
     from latlas.lab import Lab
-    from latlas.records import CampaignStatus
+    from latlas.records import CampaignStatus, Sampling
     from latlas_latency.measurement.target import Target
     from latlas_latency.program_details import ProgramDetails
 
@@ -84,6 +84,12 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument(
         "--targets", required=True, metavar="NAME,NAME", help="what to measure on, one or more"
+    )
+    command.add_argument(
+        "--name",
+        metavar="NAME",
+        help="beginning of the campaigns' names; a new one measures anew (default: made from "
+        "models and targets)",
     )
     command.add_argument(
         "--against",
@@ -189,15 +195,24 @@ def _start(
         if other.sha256 == programs[0][0]:
             raise InvalidInputError(f"--against {other.path}: that is the same file")
         programs.append((other.sha256, other.path.name))
-    how = sampling(args)
+    how = _enough_runs(sampling(args), args.require)
     try:
-        for name in default_names(programs, target.name, how, args.shapes):
+        named = default_names(programs, target.name, how, args.shapes, command="compare")
+        for name in [f"{args.name}-{target.name}"] if args.name else named:
             status = lab.start_measure(name, target.name, programs, how, shapes=dict(args.shapes))
-            if status.is_running or (status.n_visits_done and not status.failed):
+            if args.name or status.is_running or (status.n_visits_done and not status.failed):
                 return status
     except RuntimeUnavailableError as error:
         return error
     raise AssertionError("names never run out")
+
+
+def _enough_runs(how: Sampling, requirements: Sequence[Requirement]) -> Sampling:
+    """A sampling whose visits can tell the percentiles that are asked for."""
+    from latlas.gate import LEAST_RUNS
+
+    least = max((LEAST_RUNS[one.quantity] for one in requirements), default=1)
+    return replace(how, min_runs=max(how.min_runs, least))
 
 
 def _formats(lab: Lab, target: Target) -> set[str]:
@@ -224,7 +239,16 @@ def _measured(
     except LatlasError as error:
         return _Candidate(target, None, None, str(error))
     details, *others = lab.program_details(status.name)
+    if others and not _common_rounds(details, others[0]):
+        return _Candidate(target, None, None, "no round was measured of both networks")
     return _Candidate(target, details, others[0] if has_other else None)
+
+
+def _common_rounds(one: ProgramDetails, other: ProgramDetails) -> set[tuple[int, str]]:
+    first, second = (
+        {(visit.round, visit.device_id) for visit in details.visits} for details in (one, other)
+    )
+    return first & second
 
 
 def _judge(candidate: _Candidate, requirements: Sequence[Requirement]) -> Iterator[Judgement]:
@@ -254,7 +278,7 @@ def _exit_code(
 
 
 def _print_ranking(candidates: Sequence[_Candidate]) -> None:
-    from latlas.gate import LEVEL, Requirement, judge
+    from latlas.gate import LEAST_RUNS, LEVEL, Requirement, judge
 
     best_ns = min((one.details.p50_ns for one in candidates if one.details), default=math.nan)
     rows = []
@@ -263,11 +287,14 @@ def _print_ranking(candidates: Sequence[_Candidate]) -> None:
         if one.details is None:
             rows.append([*row, "-", "-", "-", one.reason])
             continue
-        figures = (one.details.p50_ns, one.details.p95_ns, one.details.p99_ns)
+        figures = [
+            getattr(one.details, f"{name}_ns") if one.details.n_runs >= least else math.nan
+            for name, least in LEAST_RUNS.items()
+        ]
         rows.append(
             [
                 *row,
-                *(milliseconds(value_ns / _NS_PER_MS) for value_ns in figures),
+                *(_milliseconds(value_ns) for value_ns in figures),
                 f"{one.details.p50_ns / best_ns:.2f}",
             ]
         )
@@ -309,8 +336,15 @@ def _print_judgements(judged: Sequence[tuple[_Candidate, list[Judgement]]]) -> N
             rows,
             empty="",
         )
-        if any(row[-1] == "inconclusive" for row in rows):
+        notes = {one.note for _, judgements in judged for one in judgements if one.note}
+        for note in sorted(notes):
+            print(f"Inconclusive: {note}.")
+        if any(row[-1] == "inconclusive" for row in rows) and not notes:
             print("The limit lies inside the interval; more --rounds narrow it.")
+
+
+def _milliseconds(value_ns: float) -> str:
+    return "-" if math.isnan(value_ns) else milliseconds(value_ns / _NS_PER_MS)
 
 
 def _in_words(judgement: Judgement, value: float) -> str:
@@ -337,6 +371,7 @@ def _record(candidate: _Candidate, judgements: Sequence[Judgement]) -> dict[str,
                 "upper": one.upper,
                 "n_rounds": one.n_rounds,
                 "verdict": one.verdict.value,
+                "note": one.note,
             }
             for one in judgements
         ],

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1e6
 _NODES_SHOWN = 10
-_RUNS_FOR = {"p95": 20, "p99": 100}
-"""Inferences below which a percentile is the largest of them, or nearly."""
-
 _SUSTAINED_VISIT_NS = 1_000_000_000
 _LEAST_SUSTAINED_NS = 3_000_000_000
 
@@ -79,7 +76,8 @@ def run(args: argparse.Namespace) -> None:
     with open_lab(args) as lab:
         sha256 = lab.upload(data, program_format)
         programs = [(sha256, args.model.name)]
-        named = default_names(programs, args.target, how, args.shapes)
+        command = "sustain" if args.sustain else "measure"
+        named = default_names(programs, args.target, how, args.shapes, command=command)
         for name in [args.name] if args.name else named:
             status = lab.start_measure(
                 name,
@@ -140,15 +138,17 @@ def default_names(
     target: str,
     how: Sampling,
     shapes: Sequence[tuple[str, tuple[int, ...]]] = (),
+    *,
+    command: str = "measure",
 ) -> Iterator[str]:
-    """Names for the campaign, the same for the same programs, target, timing and shapes.
+    """Names for the campaign, the same for the same programs, target, timing, shapes and command.
 
     The first makes sure that nothing is measured twice; the next ones are for trying again what
     failed.
     """
     text = f"{programs} {target} {how} {sorted(shapes)}"
     digest = hashlib.sha256(text.encode()).hexdigest()
-    yield (first := f"measure-{digest[:12]}")
+    yield (first := f"{command}-{digest[:12]}")
     for attempt in itertools.count(2):
         yield f"{first}-{attempt}"
 
@@ -184,11 +184,17 @@ def _lines(
     no_nodes: str,
 ) -> Iterator[tuple[str, object]]:
     """What is printed of a model, line by line."""
-    medians_ms = [visit.median_ns / _NS_PER_MS for visit in row.visits]
+    kept = [visit for visit in row.visits if not visit.left_out]
+    medians_ms = [visit.median_ns / _NS_PER_MS for visit in kept]
+    n_left_out = len(row.visits) - len(kept)
+    disturbed = f"; {n_left_out} more were disturbed and are left out" if n_left_out else ""
     yield "model", model
     yield "target", status.target
-    yield "latency", f"{milliseconds(row.latency_ms)}, median of {len(row.visits)} visits"
-    yield "visits", f"{milliseconds(min(medians_ms))} to {milliseconds(max(medians_ms))}"
+    yield "latency", f"{milliseconds(row.latency_ms)}, median of {len(kept)} visits"
+    yield (
+        "visits",
+        f"{milliseconds(min(medians_ms))} to {milliseconds(max(medians_ms))}{disturbed}",
+    )
     yield (
         "inferences",
         f"{details.n_runs}: p50 {milliseconds(details.p50_ns / _NS_PER_MS)}, "
@@ -220,9 +226,13 @@ def _lines(
 
 
 def _percentile_ms(name: str, details: ProgramDetails) -> str:
-    if details.n_runs < _RUNS_FOR[name]:
-        return f"- (from {_RUNS_FOR[name]} inferences on)"
+    from latlas.gate import LEAST_RUNS
+
     value_ns: float = getattr(details, f"{name}_ns")
+    if math.isnan(value_ns):
+        return "- (this runtime tells no single inferences)"
+    if details.n_runs < LEAST_RUNS[name]:
+        return f"- (from {LEAST_RUNS[name]} inferences on)"
     return milliseconds(value_ns / _NS_PER_MS)
 
 

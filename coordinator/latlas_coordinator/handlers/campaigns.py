@@ -316,7 +316,7 @@ def _usual_method(store: Store, target: str, there: CampaignStatus | None) -> st
 def _times_nodes(target: Target, capabilities: Sequence[RuntimeCapability]) -> bool:
     """Whether single nodes can be timed on a target, as devices or else its runtime's name tell."""
     if not capabilities:
-        return target.runtime not in WITHOUT_NODE_TIMES
+        return target.runtime not in WITHOUT_NODE_TIMES and target.execution == "eager"
     return all(found.times_nodes(target) for found in capabilities)
 
 

@@ -74,7 +74,8 @@ def _flags(visit: VisitSummary, usual: Mapping[str, UsualClocks]) -> tuple[str, 
 def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
     """What was measured of every program of a campaign that measures programs.
 
-    Figures leave out disturbed visits where better ones stand in for them, as tables do.
+    Figures leave out visits that were disturbed, or are of a slow or fast stretch, where better
+    ones stand in for them; as tables do.
 
     Raises:
         NotFoundError: no campaign has that name.
@@ -84,17 +85,23 @@ def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
         raise InvalidInputError(f"campaign {campaign!r} measures no programs of somebody's own")
     tasks = [progress.task for progress in store.list_tasks(campaign)]
     visits = store.read_visits(campaign)
-    usual = UsualClocks.of(visit for found in visits.values() for visit in found)
-    selected = {
-        (task.program_sha256, task.mode): kept_visits(visits.get(task.task_id, []), usual=usual)
-        for task in tasks
-    }
-    found = []
-    for sha256, label in {task.program_sha256: task.label for task in tasks}.items():
-        plain, profiled = selected[sha256, PLAIN], selected.get((sha256, PROFILED))
-        nodes = profiled.kept if profiled else ()
-        found.append(program_details(label, plain.kept, nodes, plain.left_out))
-    return found
+    summaries = store.list_visit_summaries(campaign)
+    usual = UsualClocks.of(summaries)
+    replaced = _replaced(store, campaign, tasks, summaries)
+    kept: dict[tuple[str, str], tuple[Visit, ...]] = {}
+    left_out: dict[str, list[Visit]] = {}
+    for task in tasks:
+        made = visits.get(task.task_id, [])
+        selected = kept_visits(_without(made, replaced), usual=usual).kept
+        kept[task.program_sha256, task.mode] = selected
+        if task.mode == PLAIN:
+            left_out[task.program_sha256] = [visit for visit in made if visit not in selected]
+    return [
+        program_details(
+            label, kept[sha256, PLAIN], kept.get((sha256, PROFILED), ()), left_out[sha256]
+        )
+        for sha256, label in {task.program_sha256: task.label for task in tasks}.items()
+    ]
 
 
 def read_observations(

@@ -22,6 +22,8 @@ MAD_TO_STANDARD_DEVIATION = 1.4826
 _HUBER_CLIP = 1.345
 """Residuals beyond so many standard deviations lose weight: 95 % efficiency on normal noise."""
 
+_EXACT_SIGNED_RANKS = 100
+
 _NORMAL_FROM_DEGREES = 1000
 """From so many degrees of freedom Student's t is taken for normal (error below 0.3 %)."""
 
@@ -156,19 +158,31 @@ def pseudomedian_interval(values: ArrayLike, level: float) -> tuple[float, float
     if not draws.size:
         raise InvalidInputError("needs at least one value")
     require_level(level)
-    # How likely each sum of ranks is: every rank is in it or not, with equal chance.
-    likely = np.ones(1)
-    for rank in range(1, len(draws) + 1):
-        longer = np.zeros(len(likely) + rank)
-        longer[: len(likely)] += likely / 2
-        longer[rank:] += likely / 2
-        likely = longer
-    n_outside = int(np.searchsorted(2 * np.cumsum(likely), 1 - level, side="right"))
-    if not n_outside:
+    n_outside = _signed_ranks_outside(len(draws), level)
+    if n_outside < 1:
         return -math.inf, math.inf
     one, other = np.triu_indices(len(draws))
     means = np.sort((draws[one] + draws[other]) / 2)
     return float(means[n_outside - 1]), float(means[len(means) - n_outside])
+
+
+def _signed_ranks_outside(n_draws: int, level: float) -> int:
+    """How many sums of signed ranks, from 0 on, are too unlikely for an interval at `level`.
+
+    Exact up to 100 draws; from there on the sum is taken for normal.
+    """
+    if n_draws > _EXACT_SIGNED_RANKS:
+        spread = math.sqrt(n_draws * (n_draws + 1) * (2 * n_draws + 1) / 24)
+        middle = n_draws * (n_draws + 1) / 4
+        return math.floor(middle + NormalDist().inv_cdf((1 - level) / 2) * spread)
+    # How likely each sum of ranks is: every rank is in it or not, with equal chance.
+    likely = np.ones(1)
+    for rank in range(1, n_draws + 1):
+        longer = np.zeros(len(likely) + rank)
+        longer[: len(likely)] += likely / 2
+        longer[rank:] += likely / 2
+        likely = longer
+    return int(np.searchsorted(2 * np.cumsum(likely), 1 - level, side="right"))
 
 
 # -- errors of predictions ------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,13 @@ from latlas_ops.writers._prepare import prepare
 FORMAT, VERSION = "latlas-opgraph", 1
 
 _HEADER = "header"
+
+# What reading raises where an archive is cut short, damaged, encrypted or packed in unknown ways,
+# or its header is none.
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def read_opgraph(data: bytes) -> tuple[Network, Weights]:
             weights = {name: file[name] for name in file.files if name != _HEADER}
         found = header["format"], header["version"]
         seed, text = header["seed"], json.dumps(header["network"])
-    except (ValueError, TypeError, LookupError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(f"not an op graph: {error}") from error
     if found != (FORMAT, VERSION):
         raise InvalidInputError(f"{found[0]!r} of version {found[1]!r} is no {FORMAT} {VERSION}")

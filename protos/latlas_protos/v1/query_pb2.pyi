@@ -733,11 +733,15 @@ class VisitTail(google.protobuf.message.Message):
     P95_NS_FIELD_NUMBER: builtins.int
     P99_NS_FIELD_NUMBER: builtins.int
     LEFT_OUT_FIELD_NUMBER: builtins.int
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    N_RUNS_FIELD_NUMBER: builtins.int
     round: builtins.int
     p50_ns: builtins.float
     p95_ns: builtins.float
     p99_ns: builtins.float
     left_out: builtins.bool
+    device_id: builtins.str
+    n_runs: builtins.int
     def __init__(
         self,
         *,
@@ -746,8 +750,10 @@ class VisitTail(google.protobuf.message.Message):
         p95_ns: builtins.float = ...,
         p99_ns: builtins.float = ...,
         left_out: builtins.bool = ...,
+        device_id: builtins.str = ...,
+        n_runs: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["left_out", b"left_out", "p50_ns", b"p50_ns", "p95_ns", b"p95_ns", "p99_ns", b"p99_ns", "round", b"round"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "left_out", b"left_out", "n_runs", b"n_runs", "p50_ns", b"p50_ns", "p95_ns", b"p95_ns", "p99_ns", b"p99_ns", "round", b"round"]) -> None: ...
 
 global___VisitTail = VisitTail
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from latlas_coordinator.domain import LeaseState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """History: 2 compresses programs; 3 keeps what was found in the visits of a campaign."""
 
 metadata = MetaData()

@@ -16,13 +16,14 @@ def upgrade(connection: Connection, version: int) -> None:
         _compress_programs(connection)
     if version <= 2:
         _add_column(connection, db.campaigns.c.findings)
+    if version <= 3:
         _add_column(connection, db.visits.c.opening)
     if version < db.SCHEMA_VERSION:
         connection.execute(update(db.schema).values(version=db.SCHEMA_VERSION))
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:
-    """Version 3: campaigns have findings, visits an opening; both JSON that may be null."""
+    """Adds a column of JSON that may be null: version 3 findings, version 4 openings of visits."""
     table = column.table.name
     if column.name not in {there["name"] for there in inspect(connection).get_columns(table)}:
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} JSON")
