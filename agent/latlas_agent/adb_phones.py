@@ -83,6 +83,9 @@ async def find_phones(
         device = await asyncio.to_thread(
             describe, shells[serial], identities[own], f"{host_name} {serial}", placed
         )
+        if not device.architecture:
+            objections.append(f"phone {serial} went away while it was asked what it is")
+            continue
         phones.append(AdbPhone(serial, device, placed))
     if not phones:
         raise RuntimeUnavailableError(

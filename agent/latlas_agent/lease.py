@@ -89,7 +89,8 @@ class LeaseRunner:
                 jobs.append(await self._prepare(lease, item))
             except LatlasError as error:
                 yield Failure.of(item.task_id, error)
-        self._programs.evict(keep={job.task.program_sha256 for job in jobs})
+        if jobs:
+            self._programs.evict(keep={job.task.program_sha256 for job in jobs})
         async with aclosing(self._bench.measure(jobs, _seed(lease.lease_id))) as outcomes:
             async for outcome in outcomes:
                 yield outcome

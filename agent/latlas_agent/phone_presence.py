@@ -35,7 +35,7 @@ class Presence:
         self._note()
 
     def regain(self, device: Device) -> None:
-        """Notes that a device is back, as it is now."""
+        """Notes that a device is back."""
         self._there[device.device_id] = device
         self._note()
         self.stale.set()
