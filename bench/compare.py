@@ -48,11 +48,11 @@ class Amounts:
     """How much is measured: comparisons, rounds in each, and the least time of a visit."""
 
     n_comparisons: int = 100
-    n_rounds: int = 50
+    n_rounds: int = 100
     min_duration_ns: int = 30_000_000
 
 
-QUICK = Amounts(n_comparisons=8)
+QUICK = Amounts(n_comparisons=5)
 
 
 @dataclass(frozen=True)

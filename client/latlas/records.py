@@ -56,7 +56,7 @@ CAREFUL = Sampling(min_runs=5)
 TAILED = Sampling(min_runs=5, min_duration_ns=500_000_000)
 """For a network whose tail is wanted too: p99 takes hundreds of inferences."""
 
-SIDE_BY_SIDE = Sampling(n_rounds=50, min_runs=5)
+SIDE_BY_SIDE = Sampling(n_rounds=100, min_runs=5)
 """For networks that are compared: what decides is how many rounds they are compared in."""
 
 

@@ -107,7 +107,7 @@ def add_to(commands: Commands) -> None:
         "p50, p95 and p99 are known; may be given several times",
     )
     add_shapes(command)
-    add_sampling(command, careful=True, rounds=50)
+    add_sampling(command, careful=True, rounds=100)
     command.set_defaults(run=run)
 
 
