@@ -63,7 +63,8 @@ class Supernet(nn.Module):
     """Shared weights of every architecture of a space.
 
     The largest architecture (every gene at its last choice) must contain every other: the last
-    choice is the widest, deepest, with the largest kernel. All built-in spaces are like that.
+    choice is the widest, deepest, with the largest kernel. `digits`, `course` and `ofa-mobilenetv3`
+    are like that; spaces that choose between operations (cells, `fbnet`) are not.
 
     Args:
         space: the search space.
