@@ -24,6 +24,8 @@ from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR
 from latlas_ops.space import ArchConfig, SearchSpace
 
 NORM_EPSILON = 1e-5
+_NESTED_FAMILIES = {"resolution", "depth", "kernel", "expansion", "width", "inner_width"}
+"""Families of genes whose later choices contain the earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,20 @@ class Supernet(nn.Module):
     Args:
         space: the search space.
         generator: draws the initial weights.
+
+    Raises:
+        InvalidInputError: the space chooses between operations.
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:
         super().__init__()
+        for gene in space.genes:
+            if gene.family not in _NESTED_FAMILIES:
+                raise InvalidInputError(
+                    f"the space {space.name!r} has no supernet of nested weights: its gene "
+                    f"{gene.name!r} chooses between operations; take a space of sizes alone, such "
+                    "as digits, course or ofa-mobilenetv3"
+                )
         self.space = space
         self.largest: ArchConfig = space.archs(space.extremes())[1]
         self.layers = nn.ModuleDict()

@@ -88,8 +88,6 @@ def results() -> Results:
             largest_accuracy=0.95,
             n_validation_images=720,
             n_test_images=1000,
-            n_labelled=40,
-            n_held_out=4,
             held_out_measured=[0.85, 0.86, 0.9, 0.95],
             held_out_predicted=[0.85, 0.87, 0.89, 0.94],
             curve=[("largest", 0, 2.3)],

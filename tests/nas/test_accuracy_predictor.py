@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from latlas_nas.accuracy_fitting import (
+    cross_judge_accuracy_predictor,
     fit_accuracy_predictor,
     judge_accuracy_predictor,
 )
@@ -56,6 +58,16 @@ def test_the_interval_holds_about_as_many_labels_as_it_promises(
     found = predictor.predict(space.sample(50, np.random.default_rng(0)), 0.5)
     assert (found.lower <= found.mean).all()
     assert (found.mean <= found.upper).all()
+
+
+def test_judged_in_turn_no_label_is_predicted_by_one_that_has_seen_it(space: SearchSpace) -> None:
+    labels = synthetic_labels(space, 30, 4)
+    fit = cross_judge_accuracy_predictor(space, labels, 0)
+    lied = [dataclasses.replace(labels[0], accuracy=0.01), *labels[1:]]
+    told = cross_judge_accuracy_predictor(space, lied, 0)
+    assert fit.measured.tolist() == [label.accuracy for label in labels]
+    assert told.predicted[0] == fit.predicted[0]
+    assert (told.predicted != fit.predicted).any()
 
 
 def test_fitting_depends_on_labels_and_seed_alone(

@@ -119,3 +119,10 @@ def test_the_large_spaces_have_supernets_too(name: str) -> None:
     arch = space.archs(space.sample(1, np.random.default_rng(0)))[0]
     with torch.no_grad():
         assert supernet(images_for(space, arch, 2), arch).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("name", ["fbnet", "nas-bench-201", "encoder-pre-norm"])
+def test_a_space_that_chooses_between_operations_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name}.*chooses between operations") as error:
+        Supernet(get_space(name), torch.Generator())
+    assert "\n" not in str(error.value)

@@ -157,8 +157,6 @@ def results() -> Results:
             largest_accuracy=0.957,
             n_validation_images=720,
             n_test_images=3600,
-            n_labelled=120,
-            n_held_out=30,
             held_out_measured=held_out_measured.tolist(),
             held_out_predicted=held_out_predicted.tolist(),
             curve=_curve(rng),

@@ -11,7 +11,7 @@ import numpy as np
 from latlas.progress import Progress
 from latlas.quickstart.job import Job
 from latlas.quickstart.results import SupernetFacts
-from latlas_nas.accuracy_fitting import fit_accuracy_predictor, judge_accuracy_predictor
+from latlas_nas.accuracy_fitting import cross_judge_accuracy_predictor, fit_accuracy_predictor
 from latlas_nas.accuracy_predictor import AccuracyPredictor
 from latlas_nas.data.digits import digits_data
 from latlas_nas.data.images import ImageData
@@ -68,10 +68,9 @@ def learn(job: Job) -> Learned:
     with job.clock.step("label"):
         archs = distinct_archs(job.space, settings.n_labelled_subnets, job.rng("labelled subnets"))
         labels = _label(supernet, archs, data, "validation", folder / "labels.json", job)
-        n_held_out = settings.n_held_out_subnets
-        accuracy = fit_accuracy_predictor(job.space, labels[n_held_out:], settings.seed)
+        fit = cross_judge_accuracy_predictor(job.space, labels, settings.seed, settings.level)
+        accuracy = fit_accuracy_predictor(job.space, labels, settings.seed)
         accuracy.save(folder / "accuracy.npz")
-        fit = judge_accuracy_predictor(accuracy, labels[:n_held_out], settings.level)
         smallest, largest = accuracies_on_test(
             supernet, job.space.archs(job.space.extremes()), data, job
         )
@@ -85,8 +84,6 @@ def learn(job: Job) -> Learned:
             largest_accuracy=largest,
             n_validation_images=len(data.validation),
             n_test_images=len(data.test),
-            n_labelled=len(labels),
-            n_held_out=n_held_out,
             held_out_measured=fit.measured.tolist(),
             held_out_predicted=fit.predicted.tolist(),
             curve=_thinned(_read_curve(folder / CURVE_FILE)),

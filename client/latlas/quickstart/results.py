@@ -18,7 +18,7 @@ from latlas_latency.measurement.statistics import kendall_tau_b
 from latlas_ops.errors import InvalidInputError
 
 FORMAT = "latlas-quickstart"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,8 @@ class SupernetFacts:
         smallest_accuracy, largest_accuracy: of the extreme subnets on the test images.
         n_validation_images: behind every label, and so behind every predicted accuracy.
         n_test_images: behind every measured accuracy of a found or random subnet.
-        n_labelled: subnets labelled; `n_held_out` of them were not used for fitting.
-        held_out_measured, held_out_predicted: accuracies of the held-out subnets on the validation
-            images.
+        held_out_measured, held_out_predicted: accuracies of the labelled subnets on the validation
+            images, each predicted by a predictor that was fitted without it.
         curve: `(phase, step, loss)` while training.
     """
 
@@ -113,11 +112,14 @@ class SupernetFacts:
     largest_accuracy: float
     n_validation_images: int
     n_test_images: int
-    n_labelled: int
-    n_held_out: int
     held_out_measured: list[float]
     held_out_predicted: list[float]
     curve: list[tuple[str, int, float]]
+
+    @property
+    def n_labelled(self) -> int:
+        """Subnets labelled, all of which the predictor was fitted to in the end."""
+        return len(self.held_out_measured)
 
     @property
     def kendall_tau(self) -> float | None:

@@ -30,7 +30,6 @@ class QuickstartSettings:
             each split.
         short_training: train for a few steps only.
         n_labelled_subnets: subnets whose accuracy is measured for the accuracy predictor.
-        n_held_out_subnets: as many of them are not fitted but judge the accuracy predictor.
         budget_quantiles: the latency budgets, as quantiles of the validation networks' latency.
         population, generations: sizes of every evolutionary search.
         n_cloud_subnets: random subnets shown beside the Pareto fronts.
@@ -53,8 +52,7 @@ class QuickstartSettings:
     validation_copies: int = 2
     test_copies: int = 6
     short_training: bool = False
-    n_labelled_subnets: int = 100
-    n_held_out_subnets: int = 40
+    n_labelled_subnets: int = 75
     budget_quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
     population: int = 200
     generations: int = 30
@@ -82,7 +80,6 @@ QUICK = QuickstartSettings(
     test_copies=1,
     short_training=True,
     n_labelled_subnets=26,
-    n_held_out_subnets=6,
     population=40,
     generations=4,
     n_cloud_subnets=100,

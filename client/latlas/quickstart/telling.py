@@ -40,8 +40,7 @@ def tell_supernet(facts: SupernetFacts, stream: TextIO) -> None:
         f"images the smallest subnet classifies {facts.smallest_accuracy:.1%} correctly, the "
         f"largest {facts.largest_accuracy:.1%}\n"
         f"  accuracy predictor: Kendall tau {number_text(facts.kendall_tau, '')} on "
-        f"{facts.n_held_out} subnets "
-        f"that it was not fitted to ({facts.n_labelled} labelled)\n\n"
+        f"{facts.n_labelled} labelled subnets, each predicted without its own label\n\n"
     )
 
 

@@ -173,7 +173,7 @@ def _share_within(values: Sequence[float], least: float, most: float) -> float:
 def _accuracy_figures(results: Results) -> list[Figure]:
     supernet = results.supernet
     return [
-        Figure("subnets held out from the accuracy predictor", len(supernet.held_out_measured)),
+        Figure("subnets held out from the accuracy predictor", supernet.n_labelled),
         Figure(
             "accuracy predictor: Kendall tau on held-out subnets",
             supernet.kendall_tau,

@@ -171,9 +171,8 @@ def accuracy_section(results: Results, scatter: str, curve: str) -> str:
         f"{100 * supernet.smallest_accuracy:.1f}&nbsp;% of {supernet.n_test_images} test images "
         f"correctly, its largest {100 * supernet.largest_accuracy:.1f}&nbsp;%. The accuracy "
         f"predictor learned the accuracy on {supernet.n_validation_images} other images from "
-        f"{supernet.n_labelled - supernet.n_held_out} subnets; on "
-        f"{supernet.n_held_out} others its Kendall tau is "
-        f"{number_text(supernet.kendall_tau, '')}.</p>\n"
+        f"{supernet.n_labelled} subnets; when each is predicted without its own label, Kendall's "
+        f"tau is {number_text(supernet.kendall_tau, '')}.</p>\n"
         f'<div class="plots two">{figure_with_title("Accuracy of held-out subnets", scatter)}'
         f"{figure_with_title('Loss while shrinking, phase by phase', curve)}</div>\n</section>"
     )
