@@ -36,10 +36,15 @@ if TYPE_CHECKING:
         SPACE_NAMES,
         ArchBatch,
         ArchConfig,
+        ImportedModule,
         Network,
         OpSpec,
         SearchSpace,
+        Space,
         get_space,
+        import_module,
+        load_space,
+        register_space,
     )
     from latlas_ops.errors import (
         ConflictError,
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
         TargetMismatchError,
         UnknownOpError,
         UnreachableError,
+        UnsupportedModuleError,
     )
 
 _HOMES = {
@@ -81,10 +87,15 @@ _HOMES = {
         "SPACE_NAMES",
         "ArchBatch",
         "ArchConfig",
+        "ImportedModule",
         "Network",
         "OpSpec",
         "SearchSpace",
+        "Space",
         "get_space",
+        "import_module",
+        "load_space",
+        "register_space",
     ),
     "latlas_ops.errors": (
         "ConflictError",
@@ -103,6 +114,7 @@ _HOMES = {
         "TargetMismatchError",
         "UnknownOpError",
         "UnreachableError",
+        "UnsupportedModuleError",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -118,6 +130,7 @@ __all__ = [
     "DeviceState",
     "Errors",
     "FailedTask",
+    "ImportedModule",
     "InfeasibleError",
     "InvalidInputError",
     "Lab",
@@ -139,6 +152,7 @@ __all__ = [
     "RuntimeUnavailableError",
     "Sampling",
     "SearchSpace",
+    "Space",
     "SpaceMismatchError",
     "StorageError",
     "Suspicions",
@@ -146,12 +160,16 @@ __all__ = [
     "TargetMismatchError",
     "UnknownOpError",
     "UnreachableError",
+    "UnsupportedModuleError",
     "Validation",
     "VisitSummary",
     "__version__",
     "connect",
     "get_space",
+    "import_module",
     "load_latency_model",
+    "load_space",
+    "register_space",
 ]
 
 

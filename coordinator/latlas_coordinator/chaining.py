@@ -11,6 +11,9 @@ another tensor of that shape: the model's input, then what earlier ops gave. Wha
 the first op of a model reads its input in all of them (in chains part of the constant), as any op
 does alone and where no op of a frame keeps its shape; and the model's input was not written just
 before, as in a cell it may have been.
+
+An op whose inputs differ in shape, such as a decoder layer that attends to a wider encoder, has one
+and three copies behind the smallest ops that give it those shapes, from one input of the model.
 """
 
 from __future__ import annotations
@@ -42,20 +45,24 @@ def chain_programs(
         wanted: the ops that are to be measured, if not all; they only stand beside each other.
 
     Raises:
-        InvalidInputError: an op takes inputs of different shapes, which no chain can give it.
+        InvalidInputError: an op takes inputs of different shapes, which no ops of the space give
+            it from one input.
     """
     ops = space.slot_entries.ops if wanted is None else wanted
-    for op in ops:
-        if len(set(op.inputs)) > 1:
-            raise InvalidInputError(
-                f"space {space.name!r} cannot be measured in chains: {op} takes inputs of "
-                "different shapes; choose --method in-situ, on a runtime that times single nodes"
-            )
-    neighbours = _Neighbours.of(ops)
+    neighbours = _Neighbours.of(op for op in ops if len(set(op.inputs)) == 1)
     most_bytes = int(space_costs(space.extremes()).weight_bytes.max())
     groups = []
     for op in ops:
-        if is_repeatable(op):
+        if len(set(op.inputs)) > 1:
+            givers = _givers(op, ops)
+            if not givers:
+                raise InvalidInputError(
+                    f"space {space.name!r} cannot be measured in chains: {op} takes inputs of "
+                    "different shapes; choose --method in-situ, on a runtime that times single "
+                    "nodes"
+                )
+            groups.append(_fed_frames(op, givers))
+        elif is_repeatable(op):
             groups.append(
                 tuple(_in_a_row([op] * length) for length in chain_lengths(op, most_bytes))
             )
@@ -147,6 +154,30 @@ def _frames(op: OpSpec, neighbours: _Neighbours) -> tuple[Network, ...]:
         for n_copies in FRAME_COPIES
     ]
     return tuple({network.key: network for network in networks}.values())
+
+
+def _givers(op: OpSpec, ops: Iterable[OpSpec]) -> dict[Shape, OpSpec]:
+    """The smallest ops that give an op its shapes, all from one shape; empty without any."""
+    found: dict[Shape, dict[Shape, OpSpec]] = {}  # what they read → what they give → the op
+    for other in sorted(ops, key=lambda other: (op_cost(other).macs, other.key)):
+        if len(other.inputs) == 1 and other.outputs[0] in op.inputs:
+            found.setdefault(other.inputs[0], {}).setdefault(other.outputs[0], other)
+    complete = (givers for givers in found.values() if givers.keys() == set(op.inputs))
+    return next(complete, {})
+
+
+def _fed_frames(op: OpSpec, givers: Mapping[Shape, OpSpec]) -> tuple[Network, ...]:
+    """Models in which copies of an op follow the ops that give it tensors of its shapes."""
+    positions = {shape: position for position, shape in enumerate(givers)}
+    networks = []
+    for n_copies in FRAME_COPIES if op.outputs[0] == op.inputs[0] else (1,):
+        wiring: list[tuple[int, ...]] = [(NETWORK_INPUT,)] * len(givers)
+        before = positions[op.inputs[0]]
+        for _ in range(n_copies):
+            wiring.append((before, *(positions[shape] for shape in op.inputs[1:])))
+            before = len(wiring) - 1
+        networks.append(Network((*givers.values(), *[op] * n_copies), tuple(wiring)))
+    return tuple(networks)
 
 
 def _in_a_row(ops: Sequence[OpSpec]) -> Network:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_ops.graph import INPUT_TENSOR, Node, tensor_releases
+from latlas_ops.graph import ACTIVATIONS, INPUT_TENSOR, Node, tensor_releases
 from latlas_ops.kinds import op_input_names, op_nodes
 from latlas_ops.lowering import lower
 from latlas_ops.network import NETWORK_INPUT, Network
@@ -22,7 +22,7 @@ from latlas_ops.space import ArchBatch, SearchSpace
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 _INT8_BIAS_BYTES = 4
-_IN_PLACE = ("relu", "relu6", "hswish", "hsigmoid", "gelu", "add", "mul", "flatten", "zero")
+_IN_PLACE = (*ACTIVATIONS[1:], "add", "mul", "flatten", "unflatten", "zero")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,10 @@ class StorageError(LatlasError):
     """The store cannot be read or written, or was made by a newer version."""
 
 
+class UnsupportedModuleError(InvalidInputError):
+    """A torch module computes something that Latlas has no primitive for; it is named."""
+
+
 class MissingDependencyError(LatlasError):
     """An optional package is needed for this; the message names the extra to install."""
 
@@ -77,6 +81,7 @@ _BY_CODE: dict[str, type[LatlasError]] = {
     for error in (
         LatlasError,
         InvalidInputError,
+        UnsupportedModuleError,
         NotFoundError,
         ConflictError,
         UnknownOpError,

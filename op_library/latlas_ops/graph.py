@@ -14,12 +14,28 @@ from latlas_ops.errors import InvalidInputError
 from latlas_ops.opspec import Shape
 
 EPSILON = 1e-5
-"""What a layer norm adds to the variance."""
+"""What a layer norm adds to the variance, unless it says otherwise."""
+
+EPSILON_UNIT = 1e-12
+"""In which a layer norm says otherwise: its attribute `epsilon` is an integer."""
+
+MASKED = -30000.0
+"""What causal attention adds to the score of a token that comes later: finite, also in float16."""
 
 INPUT_TENSOR = "input"
 OUTPUT_TENSOR = "output"
 
-ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid", "gelu")
+ACTIVATIONS = (
+    "none",
+    "relu",
+    "relu6",
+    "hswish",
+    "hsigmoid",
+    "gelu",
+    "sigmoid",
+    "silu",
+    "tanh",
+)
 PRIMITIVES = (
     "conv",
     "linear",
@@ -28,6 +44,9 @@ PRIMITIVES = (
     "hswish",
     "hsigmoid",
     "gelu",
+    "sigmoid",
+    "silu",
+    "tanh",
     "max_pool",
     "avg_pool",
     "global_avg_pool",
@@ -36,10 +55,15 @@ PRIMITIVES = (
     "mul",
     "concat",
     "crop",
+    "shuffle",
+    "slice",
     "zero",
     "layer_norm",
     "softmax",
     "attention",
+    "unflatten",
+    "tokens",
+    "token_mean",
 )
 
 
@@ -63,8 +87,9 @@ class Node:
         output: name of the output tensor.
         shape: output shape without the batch axis.
         attributes: integers such as `kernel`, `stride`, `padding`, `groups`; a convolution has
-            `dilation` only where it is not 1; attention has `heads`, and the length of its keys
-            as `source_length`.
+            `dilation` only where it is not 1; a layer norm has `epsilon`, in `EPSILON_UNIT`, only
+            where it is not `EPSILON`; attention has `heads`, the length of its keys as
+            `source_length`, and `causal` only where it is masked.
         parameters: weight first, then bias, where the primitive has them.
     """
 
@@ -76,6 +101,12 @@ class Node:
     shape: Shape
     attributes: Mapping[str, int] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
+
+    @property
+    def epsilon(self) -> float:
+        """What a layer norm adds to the variance."""
+        given = self.attributes.get("epsilon")
+        return EPSILON if given is None else given * EPSILON_UNIT
 
 
 @dataclass(frozen=True)
@@ -166,8 +197,9 @@ class GraphBuilder:
         stride: int = 1,
         groups: int = 1,
         dilation: int = 1,
+        padding: int | None = None,
     ) -> str:
-        """Convolution with bias, padded by `dilation * (kernel // 2)` on every side.
+        """Convolution with bias, padded on every side, by default by `dilation * (kernel // 2)`.
 
         As torch pads, not as TensorFlow's SAME does.
         """
@@ -176,7 +208,7 @@ class GraphBuilder:
             raise InvalidInputError(
                 f"{part}: {groups} groups do not divide {channels} into {out_channels} channels"
             )
-        padding = dilation * (kernel // 2)
+        padding = dilation * (kernel // 2) if padding is None else padding
         reach = dilation * (kernel - 1) + 1
         size = ((length + 2 * padding - reach) // stride + 1 for length in (height, width))
         attributes = {"kernel": kernel, "stride": stride, "padding": padding, "groups": groups}
@@ -253,7 +285,7 @@ class GraphBuilder:
         return self._add("add", part, (left, right), self.shape(left))
 
     def scale(self, part: str, tensor: str, channel_scale: str) -> str:
-        """Product of `(c, h, w)` with a scale per channel `(c, 1, 1)`."""
+        """Product of `(c, h, w)` with a scale per channel `(c, 1, 1)`, or of two of one shape."""
         return self._add("mul", part, (tensor, channel_scale), self.shape(tensor))
 
     def zero(self, part: str, tensor: str) -> str:
@@ -268,27 +300,67 @@ class GraphBuilder:
         return self._add("crop", part, (tensor,), (channels, height - 1, width - 1))
 
     def concat(self, part: str, tensors: Sequence[str]) -> str:
-        """Tensors `(c_i, h, w)` behind one another: `(sum of c_i, h, w)`."""
+        """Tensors `(c_i, h, w)` behind one another: `(sum of c_i, h, w)`; sequences likewise."""
         shapes = [self.shape(tensor) for tensor in tensors]
         if len({shape[1:] for shape in shapes}) != 1:
-            raise InvalidInputError(f"{part}: images of different size: {shapes}")
+            raise InvalidInputError(f"{part}: images or tokens of different size: {shapes}")
         channels = sum(shape[0] for shape in shapes)
         return self._add("concat", part, tuple(tensors), (channels, *shapes[0][1:]))
 
-    def layer_norm(self, part: str, tensor: str) -> str:
-        """Every token to mean 0 and variance 1, then scaled and shifted; see `EPSILON`."""
+    def shuffle(self, part: str, tensor: str, groups: int) -> str:
+        """Channels of `(c, h, w)` in turn from each group (ShuffleNet, CVPR 2018, section 3.1)."""
+        shape = self.shape(tensor)
+        if shape[0] % groups:
+            raise InvalidInputError(f"{part}: {groups} groups do not divide {shape[0]} channels")
+        return self._add("shuffle", part, (tensor,), shape, attributes={"groups": groups})
+
+    def slice(self, part: str, tensor: str, start: int, length: int, features: int) -> str:
+        """Tokens `start` to `start + length` of a sequence, and the first of their features."""
+        there, width = self.shape(tensor)
+        if start + length > there or features > width:
+            raise InvalidInputError(
+                f"{part}: {length} tokens from {start} on, of {features} features, are more than "
+                f"{(there, width)} has"
+            )
+        return self._add("slice", part, (tensor,), (length, features), attributes={"start": start})
+
+    def layer_norm(self, part: str, tensor: str, epsilon: int | None = None) -> str:
+        """Every token to mean 0 and variance 1, then scaled and shifted.
+
+        `epsilon` is added to the variance, in `EPSILON_UNIT`; by default it is `EPSILON`.
+        """
         shape = self.shape(tensor)
         parameters = (
             self._parameter(part, "weight", shape[-1:]),
             self._parameter(part, "bias", shape[-1:]),
         )
-        return self._add("layer_norm", part, (tensor,), shape, parameters=parameters)
+        attributes = {} if epsilon is None else {"epsilon": epsilon}
+        return self._add(
+            "layer_norm", part, (tensor,), shape, attributes=attributes, parameters=parameters
+        )
 
     def softmax(self, part: str, tensor: str) -> str:
         """Softmax over the last axis."""
         return self._add("softmax", part, (tensor,), self.shape(tensor))
 
-    def attention(self, part: str, query: str, key: str, value: str, heads: int) -> str:
+    def unflatten(self, part: str, tensor: str) -> str:
+        """A vector as an image of one pixel: `(features,)` → `(features, 1, 1)`."""
+        (features,) = self.shape(tensor)
+        return self._add("unflatten", part, (tensor,), (features, 1, 1))
+
+    def tokens(self, part: str, tensor: str) -> str:
+        """The pixels of an image as a sequence: `(c, h, w)` → `(h * w, c)`."""
+        channels, height, width = self.shape(tensor)
+        return self._add("tokens", part, (tensor,), (height * width, channels))
+
+    def token_mean(self, part: str, tensor: str) -> str:
+        """Mean over the tokens of a sequence: `(length, features)` → `(features,)`."""
+        _, features = self.shape(tensor)
+        return self._add("token_mean", part, (tensor,), (features,))
+
+    def attention(
+        self, part: str, query: str, key: str, value: str, heads: int, *, causal: bool = False
+    ) -> str:
         """Scaled dot-product attention in heads: `softmax(q kᵀ / sqrt(width of a head)) v`.
 
         Args:
@@ -296,6 +368,8 @@ class GraphBuilder:
             query: `(length, width)`.
             key, value: `(source length, width)`.
             heads: parts that the width is cut into.
+            causal: whether a token attends only to itself and to those before it; there are as
+                many keys as queries then.
         """
         (length, width), source = self.shape(query), self.shape(key)
         if width % heads:
@@ -305,12 +379,15 @@ class GraphBuilder:
                 f"{part}: queries {(length, width)}, keys {source} and values "
                 f"{self.shape(value)} do not fit"
             )
+        attributes = {"heads": heads, "source_length": source[0]}
+        if causal:
+            if source[0] != length:
+                raise InvalidInputError(
+                    f"{part}: causal attention of {length} queries to {source[0]} keys"
+                )
+            attributes["causal"] = 1
         return self._add(
-            "attention",
-            part,
-            (query, key, value),
-            (length, width),
-            attributes={"heads": heads, "source_length": source[0]},
+            "attention", part, (query, key, value), (length, width), attributes=attributes
         )
 
     def finish(self) -> Graph:

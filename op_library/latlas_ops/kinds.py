@@ -2,7 +2,8 @@
 
 To add a kind, write its lowering and one `Kind` entry in `KINDS`; shapes, costs and every model
 writer follow from the primitives. What cells are made of stands in `latlas_ops.cell_kinds`,
-what transformers are made of in `latlas_ops.sequence_kinds`.
+what transformers are made of in `latlas_ops.sequence_kinds`, and the kind whose ops say themselves
+how they lower in `latlas_ops.graph_kind`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from latlas_ops.cell_kinds import CELL_KINDS
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.graph import INPUT_TENSOR, GraphBuilder, Node
+from latlas_ops.graph_kind import GRAPH_KINDS
 from latlas_ops.kind_schema import Attribute, Kind
 from latlas_ops.opspec import AttributeValue, OpSpec, Shape
 from latlas_ops.residual_kinds import RESIDUAL_KINDS
@@ -193,6 +195,7 @@ KINDS: Mapping[str, Kind] = {
     **CELL_KINDS,
     **RESIDUAL_KINDS,
     **SEQUENCE_KINDS,
+    **GRAPH_KINDS,
 }
 
 

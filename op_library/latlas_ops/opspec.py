@@ -20,6 +20,8 @@ AttributeValue = int | float | str | bool
 
 DTYPES = ("float32", "float16", "int8")
 
+_LONGEST_SHOWN = 40
+
 
 @dataclass(frozen=True)
 class OpSpec:
@@ -128,6 +130,13 @@ class OpSpec:
 
     def __str__(self) -> str:
         """A line for people: kind, attributes that matter, shapes. Not a key; never parsed."""
-        shown = ", ".join(f"{name}={value}" for name, value in self.attributes)
+        shown = ", ".join(f"{name}={_shortened(value)}" for name, value in self.attributes)
         shapes = " ".join("x".join(map(str, shape)) for shape in self.inputs)
         return f"{self.kind}({shapes}; {shown})"
+
+
+def _shortened(value: AttributeValue) -> AttributeValue:
+    """A long text, such as the description of a graph, by its digest."""
+    if isinstance(value, str) and len(value) > _LONGEST_SHOWN:
+        return "#" + hashlib.sha256(value.encode()).hexdigest()[:12]
+    return value

@@ -1,4 +1,6 @@
-"""Kinds of op that residual networks are made of: ResNet-D (He et al., CVPR 2019, section 4).
+"""Kinds of op that residual networks are made of: ResNet-D, and blocks in groups as in FBNet.
+
+ResNet-D is that of He et al., CVPR 2019, section 4.
 
 Batch norms are folded into the convolutions before them, whose bias they become.
 """
@@ -68,6 +70,36 @@ def _lower_deep_stem(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> 
     return graph.pool("pool", tensor, "max", 3, 2)
 
 
+def _lower_grouped_mbconv(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> str:
+    """Inverted residual whose 1×1 convolutions are in groups, channels shuffled between them.
+
+    FBNet (Wu et al., CVPR 2019, section 3.1); the shuffle stands before the depthwise convolution,
+    as in the authors' code.
+    """
+    activation, groups = str(op.attribute("activation")), op.integer("groups")
+    expanded, tensor = op.integer("expanded_channels"), inputs[0]
+    if op.attribute("expand"):
+        tensor = graph.conv("expand", tensor, expanded, groups=groups)
+        tensor = graph.activation("expand_act", tensor, activation)
+    elif expanded != op.inputs[0][0]:
+        raise InvalidInputError(
+            f"without expansion expanded_channels={expanded} must equal the input's "
+            f"{op.inputs[0][0]} channels"
+        )
+    tensor = graph.shuffle("shuffle", tensor, groups)
+    tensor = graph.conv(
+        "depthwise",
+        tensor,
+        expanded,
+        kernel=op.integer("kernel"),
+        stride=op.integer("stride"),
+        groups=expanded,
+    )
+    tensor = graph.activation("depthwise_act", tensor, activation)
+    tensor = graph.conv("project", tensor, op.integer("out_channels"), groups=groups)
+    return graph.add("skip", tensor, inputs[0]) if op.attribute("skip") else tensor
+
+
 RESIDUAL_KINDS: Mapping[str, Kind] = {
     "bottleneck": Kind(
         {
@@ -80,6 +112,20 @@ RESIDUAL_KINDS: Mapping[str, Kind] = {
         },
         (3,),
         _lower_bottleneck,
+    ),
+    "grouped_mbconv": Kind(
+        {
+            "out_channels": Attribute(int),
+            "expanded_channels": Attribute(int),
+            "expand": Attribute(bool, True),
+            "kernel": Attribute(int),
+            "stride": Attribute(int, 1),
+            "groups": Attribute(int, 2),
+            "activation": Attribute.activation("relu"),
+            "skip": Attribute(bool, False),
+        },
+        (3,),
+        _lower_grouped_mbconv,
     ),
     "deep_stem": Kind(
         {

@@ -48,23 +48,26 @@ def _lower_encoder_layer(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str])
 
 
 def _lower_decoder_layer(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> str:
-    """Self-attention, attention to the second input, feed-forward (figure 1, right).
+    """Self-attention, attention to the other inputs, feed-forward (figure 1, right).
 
-    The mask of self-attention is left out: it changes no shape, and a decoder that writes one token
-    after the other has none.
+    Self-attention is masked, as it is where all tokens are decoded in one pass; `causal` says so.
+    Keys and values of the attention to other inputs come from the tokens of all of them, one
+    behind another.
     """
-    tensor, memory = inputs
+    tensor, *memories = inputs
+    memory = memories[0] if len(memories) == 1 else graph.concat("memory", memories)
     heads, cross_heads = op.integer("heads"), op.integer("cross_heads")
+    causal = bool(op.attribute("causal"))
     if op.attribute("norm") == PRE_NORM:
         normed = graph.layer_norm("norm1", tensor)
-        attended = _attention(op, graph, "self_", normed, normed, heads)
+        attended = _attention(op, graph, "self_", normed, normed, heads, causal=causal)
         tensor = graph.add("skip1", attended, tensor)
         normed = graph.layer_norm("norm2", tensor)
         attended = _attention(op, graph, "cross_", normed, memory, cross_heads)
         tensor = graph.add("skip2", attended, tensor)
         hidden = _feed_forward(op, graph, graph.layer_norm("norm3", tensor))
         return graph.add("skip3", hidden, tensor)
-    attended = _attention(op, graph, "self_", tensor, tensor, heads)
+    attended = _attention(op, graph, "self_", tensor, tensor, heads, causal=causal)
     tensor = graph.layer_norm("norm1", graph.add("skip1", attended, tensor))
     attended = _attention(op, graph, "cross_", tensor, memory, cross_heads)
     tensor = graph.layer_norm("norm2", graph.add("skip2", attended, tensor))
@@ -72,15 +75,27 @@ def _lower_decoder_layer(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str])
     return graph.layer_norm("norm3", graph.add("skip3", hidden, tensor))
 
 
+def _lower_slice(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> str:
+    start, length = op.integer("start"), op.integer("length")
+    return graph.slice("slice", inputs[0], start, length, op.integer("features"))
+
+
 def _attention(
-    op: OpSpec, graph: GraphBuilder, part: str, tensor: str, memory: str, heads: int
+    op: OpSpec,
+    graph: GraphBuilder,
+    part: str,
+    tensor: str,
+    memory: str,
+    heads: int,
+    *,
+    causal: bool = False,
 ) -> str:
     """Multi-head attention of `tensor` to `memory` (section 3.2.2)."""
     width = op.integer("qkv_features")
     query = graph.linear(f"{part}query", tensor, width)
     key = graph.linear(f"{part}key", memory, width)
     value = graph.linear(f"{part}value", memory, width)
-    mixed = graph.attention(f"{part}attention", query, key, value, heads)
+    mixed = graph.attention(f"{part}attention", query, key, value, heads, causal=causal)
     return graph.linear(f"{part}out", mixed, graph.shape(tensor)[1])
 
 
@@ -109,8 +124,25 @@ SEQUENCE_KINDS: Mapping[str, Kind] = {
         {**_ATTENTION, **_FEED_FORWARD, **_NORM, **_FIRST}, (2,), _lower_encoder_layer
     ),
     "decoder_layer": Kind(
-        {**_ATTENTION, "cross_heads": Attribute(int), **_FEED_FORWARD, **_NORM, **_FIRST},
+        {
+            **_ATTENTION,
+            "cross_heads": Attribute(int),
+            "causal": Attribute(bool, True),
+            **_FEED_FORWARD,
+            **_NORM,
+            **_FIRST,
+        },
         (2, 2),
         _lower_decoder_layer,
+        variadic=True,
+    ),
+    "slice": Kind(
+        {
+            "start": Attribute(int, 0, minimum=0),
+            "length": Attribute(int),
+            "features": Attribute(int),
+        },
+        (2,),
+        _lower_slice,
     ),
 }

@@ -28,6 +28,9 @@ _ACTIVATION_GAINS: Mapping[str, float] = {
     "hswish": 0.3316,
     "hsigmoid": 0.2776,
     "gelu": 0.4252,
+    "sigmoid": 0.2934,
+    "silu": 0.3558,
+    "tanh": 0.3943,
 }
 """Second moment of an activation's output where its input is standard normal."""
 

@@ -16,6 +16,7 @@ from latlas_coordinator.chaining import (
 from latlas_latency.chains import is_repeatable
 from latlas_ops import OpSpec, get_space
 from latlas_ops.costs import op_cost
+from latlas_ops.errors import InvalidInputError
 from latlas_ops.network import NETWORK_INPUT
 from latlas_ops.spaces import SPACE_NAMES
 from latlas_ops.spaces.mobile import MobileSpace, Stage
@@ -63,6 +64,25 @@ def test_every_op_can_be_solved_for(name):
             if row.any():
                 rows.append(row)
     assert np.linalg.matrix_rank(np.array(rows)) == len(unknown)
+
+
+def test_an_op_that_reads_two_shapes_follows_ops_that_give_them():
+    space = get_space("hat")
+    mixed = [op for op in space.slot_entries.ops if len(set(op.inputs)) > 1]
+    assert len(mixed) == 2 * 36
+    found = {group[0].ops[-1]: group for group in chain_programs(space)}
+    for op in mixed:
+        for n_copies, network in zip(FRAME_COPIES, found[op], strict=True):
+            assert [one.kind for one in network.ops] == ["slice"] * 2 + ["decoder_layer"] * n_copies
+            assert network.input_shape == (60, 640)
+            for position, sources in enumerate(network.wiring[2:], start=2):
+                memory = {network.ops[source].outputs[0] for source in sources[1:]}
+                assert memory == {op.inputs[1]}
+                assert position == 2 or sources[0] == position - 1
+    with pytest.raises(InvalidInputError, match="takes inputs of different shapes"):
+        chain_programs(space, mixed)
+    with pytest.raises(InvalidInputError, match="--no-stand-alone"):
+        alone_programs(space)
 
 
 def test_a_frame_holds_its_op_once_between_ops_that_keep_their_shape(groups):

@@ -16,7 +16,7 @@ def occurrences(space, batch):
     return counts
 
 
-@pytest.mark.parametrize("name", ["digits", "ofa-mobilenetv3", "nas-bench-201", "darts"])
+@pytest.mark.parametrize("name", ["digits", "ofa-mobilenetv3", "nas-bench-201", "darts", "hat"])
 @pytest.mark.parametrize("min_occurrences", [1, 3])
 def test_every_op_occurs_in_enough_networks(name, min_occurrences):
     space = get_space(name)

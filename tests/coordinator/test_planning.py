@@ -115,8 +115,8 @@ def test_a_space_that_is_too_small_says_so():
         plan_profile(tiny, plan)
 
 
-@pytest.mark.parametrize("name", ["nas-bench-201", "darts"])
-def test_spaces_of_cells_are_planned_like_any_other(name):
+@pytest.mark.parametrize("name", ["nas-bench-201", "darts", "hat"])
+def test_spaces_with_branches_are_planned_like_any_other(name):
     space = get_space(name)
     plan = ProfilePlan(
         name,

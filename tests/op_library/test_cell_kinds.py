@@ -69,7 +69,7 @@ def test_a_convolution_after_zeros_has_finite_weights() -> None:
     [
         ("add", [(4, 5, 5)], {}, "add takes inputs with 2 or 3, 2 or 3 axes or more like the last"),
         ("add", [(4, 5, 5), (4, 5, 6)], {}, "cannot add (4, 5, 5) and (4, 5, 6)"),
-        ("concat", [(4, 5, 5), (4, 6, 5)], {}, "images of different size"),
+        ("concat", [(4, 5, 5), (4, 6, 5)], {}, "images or tokens of different size"),
         ("concat", [(4, 5, 5), (4,)], {}, "concat takes inputs with"),
         (
             "conv_add",

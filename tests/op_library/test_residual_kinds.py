@@ -10,8 +10,10 @@ from torch.nn import functional
 from latlas_ops import Network, OpSpec
 from latlas_ops.costs import op_cost
 from latlas_ops.errors import InvalidInputError
+from latlas_ops.graph import INPUT_TENSOR, GraphBuilder
 from latlas_ops.lowering import lower
 from latlas_ops.weights import random_weights
+from latlas_ops.writers._torch_module import NetworkModule
 from latlas_ops.writers.torch_writer import torch_module
 
 
@@ -84,3 +86,51 @@ def test_a_deep_stem_quarters_the_image_with_or_without_its_middle() -> None:
         "conv2_skip",
     ]
     assert op_cost(full).macs - op_cost(short).macs == 16 * 12 * 8 * 8 * 9
+
+
+def test_a_block_in_groups_computes_what_torch_computes_by_hand() -> None:
+    op = OpSpec.of("grouped_mbconv", (6, 5, 7), out_channels=6, expanded_channels=12, kernel=3)
+    assert parts(op) == [
+        *("expand", "expand_act", "shuffle", "depthwise", "depthwise_act", "project")
+    ]
+    assert op_cost(op).macs == 5 * 7 * (6 * 12 // 2 + 12 * 9 + 12 * 6 // 2)
+    network = Network.chain([op])
+    weights = random_weights(lower(network), np.random.default_rng(0))
+    image = torch.randn(2, 6, 5, 7, generator=torch.Generator().manual_seed(0))
+
+    def conv(part: str, x: torch.Tensor, **how: int) -> torch.Tensor:
+        weight, bias = (
+            torch.from_numpy(weights[f"0.{part}.{role}"]) for role in ("weight", "bias")
+        )
+        return functional.conv2d(x, weight, bias, **how)
+
+    inside = functional.channel_shuffle(conv("expand", image, groups=2).relu(), 2)
+    inside = conv("depthwise", inside, padding=1, groups=12).relu()
+    expected = conv("project", inside, groups=2)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch_module(network, weights)(image), expected)
+
+
+def test_a_shuffle_deals_the_channels_of_the_groups_out_in_turn() -> None:
+    graph = GraphBuilder(shapes={INPUT_TENSOR: (6, 1, 1)})
+    graph.begin(0, "digest")
+    graph.shuffle("shuffle", INPUT_TENSOR, 2)
+    image = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert NetworkModule(graph.finish(), {})(image).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": 4}, "expand: 4 groups do not divide 6 into 12 channels"),
+        ({"expand": False}, "without expansion expanded_channels=12 must equal the input's 6"),
+        (
+            {"expand": False, "expanded_channels": 6, "groups": 4},
+            "shuffle: 4 groups do not divide 6 channels",
+        ),
+    ],
+)
+def test_a_block_whose_groups_do_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+    attributes = {"out_channels": 6, "expanded_channels": 12, "kernel": 3, **changes}
+    with pytest.raises(InvalidInputError, match=message):
+        OpSpec.of("grouped_mbconv", (6, 5, 7), **attributes)

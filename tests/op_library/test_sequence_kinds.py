@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from latlas_ops import Network, OpSpec, get_space
 from latlas_ops.costs import op_cost
 from latlas_ops.errors import InvalidInputError
 from latlas_ops.lowering import lower
+from latlas_ops.network import NETWORK_INPUT
 from latlas_ops.weights import random_weights
 from latlas_ops.writers.torch_writer import torch_module
 
@@ -57,6 +60,70 @@ def test_an_encoder_layer_is_torch_s_own(norm: str) -> None:
         torch.testing.assert_close(own(tokens), theirs(tokens), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_decoder_layer_is_torch_s_own(norm: str, causal: bool) -> None:
+    source = 5
+    whole = (LENGTH + source, FEATURES)
+    network = Network(
+        (
+            OpSpec.of("slice", whole, length=LENGTH, features=FEATURES),
+            OpSpec.of("slice", whole, start=LENGTH, length=source, features=FEATURES),
+            OpSpec.of(
+                "decoder_layer",
+                (LENGTH, FEATURES),
+                (source, FEATURES),
+                heads=HEADS,
+                cross_heads=HEADS,
+                causal=causal,
+                qkv_features=FEATURES,
+                ffn_features=HIDDEN,
+                norm=norm,
+                activation="relu",
+            ),
+        ),
+        ((NETWORK_INPUT,), (NETWORK_INPUT,), (0, 1)),
+    )
+    weights = random_weights(lower(network), np.random.default_rng(1))
+    own = torch_module(network, weights)
+    theirs = nn.TransformerDecoderLayer(
+        FEATURES, HEADS, HIDDEN, 0.0, "relu", batch_first=True, norm_first=norm == "pre"
+    ).eval()
+    given = {name.removeprefix("2."): torch.from_numpy(array) for name, array in weights.items()}
+    plain = {"linear1": "ffn1", "linear2": "ffn2", **{f"norm{i}": f"norm{i}" for i in (1, 2, 3)}}
+    state = {
+        f"{name}.{role}": given[f"{ours}.{role}"]
+        for name, ours in plain.items()
+        for role in ("weight", "bias")
+    }
+    for name, ours in (("self_attn", "self"), ("multihead_attn", "cross")):
+        for role in ("weight", "bias"):
+            projections = [given[f"{ours}_{part}.{role}"] for part in ("query", "key", "value")]
+            state[f"{name}.in_proj_{role}"] = torch.cat(projections)
+            state[f"{name}.out_proj.{role}"] = given[f"{ours}_out.{role}"]
+    theirs.load_state_dict(state)
+    tokens = torch.randn(2, *whole, generator=torch.Generator().manual_seed(0))
+    mask = nn.Transformer.generate_square_subsequent_mask(LENGTH) if causal else None
+    with torch.inference_mode():
+        expected = theirs(tokens[:, :LENGTH], tokens[:, LENGTH:], tgt_mask=mask)
+        output = own(tokens)
+    assert (output - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
+def test_several_memories_are_one_behind_another() -> None:
+    attributes: dict[str, Any] = {
+        "heads": 2,
+        "cross_heads": 2,
+        "qkv_features": 8,
+        "ffn_features": 8,
+    }
+    two = OpSpec.of("decoder_layer", (5, 12), (3, 20), (4, 20), **attributes)
+    one = OpSpec.of("decoder_layer", (5, 12), (7, 20), **attributes)
+    assert two.outputs == one.outputs == ((5, 12),)
+    assert op_cost(two).macs == op_cost(one).macs
+    assert op_cost(two).parameters == op_cost(one).parameters
+
+
 def test_macs_count_projections_scores_and_mixing() -> None:
     length, features, width = 5, 12, 8
     op = OpSpec.of("attention", (length, features), heads=2, qkv_features=width)
@@ -80,10 +147,18 @@ def test_attention_to_a_longer_sequence_costs_its_length() -> None:
         ("layer_norm", [(4, 5, 7)], {}, "takes inputs with"),
         ("cross_attention", [(5, 12)], {"heads": 2, "qkv_features": 8}, "takes inputs with"),
         ("linear", [(4, 5, 7)], {"out_features": 3}, "takes inputs with"),
+        ("slice", [(5, 12)], {"start": 3, "length": 3, "features": 12}, "3 tokens from 3 on"),
+        ("slice", [(5, 12)], {"length": 5, "features": 13}, "of 13 features, are more than"),
+        (
+            "decoder_layer",
+            [(5, 12), (3, 20), (3, 21)],
+            {"heads": 2, "cross_heads": 2, "qkv_features": 8, "ffn_features": 8},
+            "memory: .* of different size",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    kind: str, shapes: list[tuple[int, ...]], attributes: dict[str, int], message: str
+    kind: str, shapes: list[tuple[int, ...]], attributes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         OpSpec.of(kind, *shapes, **attributes)

@@ -46,7 +46,10 @@ EXCEPTIONS = {
 # Third-party import names that each package may use.
 THIRD_PARTY = {
     "latlas_protos": {"google", "grpc"},
-    "latlas_ops": {"ai_edge_litert", "flatbuffers", "numpy", "onnx", "torch"},
+    "latlas_ops": {
+        *("ai_edge_litert", "flatbuffers", "numpy", "onnx", "torch"),
+        *("ai_edge_quantizer", "onnxruntime"),  # both to quantise
+    },
     "latlas_latency": {"google", "numpy", "torch"},
     "latlas_agent": {"google", "grpc", "numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime"},
     "latlas_coordinator": {
@@ -64,6 +67,7 @@ THIRD_PARTY = {
 # has. Nothing imports them before that library is asked for.
 NEEDS_A_LIBRARY = {
     "latlas_latency.predictors.mlp_training",
+    "latlas_ops._export",
     "latlas_ops.writers._tflite_file",
     "latlas_ops.writers._tflite_nodes",
     "latlas_ops.writers._torch_module",

@@ -16,6 +16,7 @@ from latlas.cli import (
     measure,
     predict,
     predictor,
+    quantise,
     quickstart,
     serve,
     space,
@@ -24,6 +25,9 @@ from latlas.cli import (
 )
 from latlas.cli.options import Parser
 from latlas_ops.errors import LatlasError
+
+SPACES_VARIABLE = "LATLAS_SPACES"
+"""Environment variable: files of one's own search spaces, separated as in PATH."""
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -42,6 +46,7 @@ _COMMANDS = (
     predict,
     measure,
     compare,
+    quantise,
 )
 
 
@@ -59,6 +64,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _register_own_spaces(paths: str) -> None:
+    """Makes the spaces of some files known by name; without any, nothing is loaded."""
+    for path in filter(None, paths.split(os.pathsep)):
+        from latlas_ops import load_space, register_space
+
+        register_space(load_space(path))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code, which commands that judge say themselves."""
     # gRPC's own log lines would stand between the user and the one line that matters.
@@ -71,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.print_help()
         else:
+            _register_own_spaces(os.environ.get(SPACES_VARIABLE, ""))
             judged = args.run(args)
         sys.stdout.flush()
     except LatlasError as error:

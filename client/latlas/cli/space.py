@@ -7,6 +7,7 @@ import argparse
 from latlas.cli.options import Commands, add_command, add_group
 from latlas.cli.output import magnitude, print_json, print_pairs, print_table
 from latlas_ops import SPACE_NAMES, SearchSpace, get_space
+from latlas_ops.spaces import space_names
 
 
 def add_to(commands: Commands) -> None:
@@ -25,7 +26,7 @@ def add_to(commands: Commands) -> None:
 
 def run_list(args: argparse.Namespace) -> None:
     """Lists every space."""
-    spaces = [get_space(name) for name in SPACE_NAMES]
+    spaces = [get_space(name) for name in space_names()]
     if args.json:
         print_json([_summary(space) for space in spaces])
         return

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from latlas_ops.errors import NotFoundError
+from latlas_ops.errors import ConflictError, NotFoundError
 from latlas_ops.space import SearchSpace
 from latlas_ops.spaces.darts import DartsSpace
 from latlas_ops.spaces.encoder import EncoderSpace
+from latlas_ops.spaces.hat import HatSpace
 from latlas_ops.spaces.mobile_spaces import (
     course,
     digits,
@@ -42,18 +43,65 @@ _SPACES: Mapping[str, Callable[[], SearchSpace]] = {
     "darts": _darts,
     "encoder-pre-norm": lambda: EncoderSpace("encoder-pre-norm", 1, "pre"),
     "encoder-post-norm": lambda: EncoderSpace("encoder-post-norm", 1, "post"),
+    "hat": lambda: HatSpace("hat", 1),
 }
 
 SPACE_NAMES = tuple(_SPACES)
 
 
-@cache
+_own: dict[str, SearchSpace] = {}
+
+
+def register_space(space: SearchSpace) -> None:
+    """Makes `get_space` find a space of one's own, in this process.
+
+    A later version of a space takes the place of an earlier one.
+
+    Raises:
+        ConflictError: a built-in space has that name, or another one of that name and version
+            is registered.
+    """
+    if space.name in _SPACES:
+        raise ConflictError(f"{space.name!r} is a built-in search space: choose another name")
+    there = _own.get(space.name)
+    if there is not None and there.version == space.version and not _equal(there, space):
+        raise ConflictError(
+            f"another search space {space.name!r} of version {space.version} is registered: "
+            "choose another name or a higher version"
+        )
+    _own[space.name] = space
+
+
+def _equal(one: SearchSpace, other: SearchSpace) -> bool:
+    """Whether two spaces have the same genes and the same ops in the same slots."""
+    return (one.genes, one.slots, one.slot_entries.ops) == (
+        other.genes,
+        other.slots,
+        other.slot_entries.ops,
+    )
+
+
+def space_names() -> tuple[str, ...]:
+    """Names of the built-in spaces and of those that were registered."""
+    return (*SPACE_NAMES, *_own)
+
+
 def get_space(name: str) -> SearchSpace:
-    """The built-in space of a name.
+    """The space of a name, built in or registered.
 
     Raises:
         NotFoundError: no space has that name; the message lists those that exist.
     """
+    if name in _own:
+        return _own[name]
     if name not in _SPACES:
-        raise NotFoundError(f"no search space {name!r}; there are {', '.join(SPACE_NAMES)}")
+        raise NotFoundError(
+            f"no search space {name!r}; there are {', '.join(space_names())}; LATLAS_SPACES names "
+            "the files of your own"
+        )
+    return _built_in(name)
+
+
+@cache
+def _built_in(name: str) -> SearchSpace:
     return _SPACES[name]()

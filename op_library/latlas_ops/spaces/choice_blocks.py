@@ -8,12 +8,11 @@ ProxylessNAS (Cai, Zhu & Han, ICLR 2019, section 4.2 and the authors' search cod
 MBConv of kernel 3, 5 or 7 and expansion 3 or 6; 15 of the layers may be `zero`, which leaves
 6⁶ · 7¹⁵ ≈ 2 · 10¹⁷ architectures per resolution.
 
-FBNet (Wu et al., CVPR 2019, tables 1 and 2): 22 layers and nine blocks. Two of these convolve in
-two groups and shuffle channels between them; there is no primitive that shuffles channels, so those
-two are left out, and there are 7²² ≈ 4 · 10¹⁸ architectures where the paper has 9²² ≈ 10²¹. The
-networks FBNet-B and FBNet-C are in the space, FBNet-A is not. As in the authors' code, a `skip`
-that changes the shape is a 1×1 convolution with its activation, and a block of expansion 1 has no
-1×1 convolution before its depthwise one.
+FBNet (Wu et al., CVPR 2019, tables 1 and 2): 22 layers and nine blocks, 9²² ≈ 10²¹ architectures.
+Two of the blocks convolve in two groups and shuffle channels between them. The networks FBNet-B and
+FBNet-C are in the space, FBNet-A but for its narrower head. As in the authors' code, a `skip` that
+changes the shape is a 1×1 convolution with its activation, and a block of expansion 1 has no 1×1
+convolution before its depthwise one, nor before its shuffle.
 """
 
 from __future__ import annotations
@@ -36,11 +35,13 @@ class Block:
         label: what its authors call it.
         kernel: of the depthwise convolution.
         expansion: channels inside, per channel of the input.
+        groups: of the 1×1 convolutions; more than one shuffle channels between them.
     """
 
     label: str
     kernel: int
     expansion: int
+    groups: int = 1
 
 
 PROXYLESS_BLOCKS = tuple(
@@ -51,11 +52,14 @@ PROXYLESS_BLOCKS = tuple(
 """From small to large, by the names of the authors' code."""
 
 FBNET_BLOCKS = tuple(
-    Block(f"k{kernel}_e{expansion}", kernel, expansion)
+    block
     for kernel in (3, 5)
-    for expansion in (1, 3, 6)
+    for block in (
+        Block(f"k{kernel}_e1_g2", kernel, 1, groups=2),
+        *(Block(f"k{kernel}_e{expansion}", kernel, expansion) for expansion in (1, 3, 6)),
+    )
 )
-"""Table 2 without the blocks in two groups, `k3_e1_g2` and `k5_e1_g2`."""
+"""Table 2, from small to large at either kernel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +206,19 @@ class BlockSpace(SearchSpace):
                 activation=self.activation,
             )
         block = next(block for block in self.blocks if block.label == label)
+        if block.groups > 1:
+            return OpSpec.of(
+                "grouped_mbconv",
+                (in_channels, side, side),
+                out_channels=out_channels,
+                expanded_channels=make_divisible(in_channels * block.expansion),
+                expand=block.expansion > 1,
+                kernel=block.kernel,
+                stride=stride,
+                groups=block.groups,
+                activation=what.activation,
+                skip=self._keeps_shape(stage, layer),
+            )
         return Layer(
             in_channels=in_channels,
             out_channels=out_channels,

@@ -111,7 +111,7 @@ def fbnet() -> BlockSpace:
     """FBNet (Wu et al., CVPR 2019, table 1): see `latlas_ops.spaces.choice_blocks`."""
     return BlockSpace(
         name="fbnet",
-        version=1,
+        version=2,
         stages=(
             Stage(16, 1, "relu", depths=(1,)),
             Stage(24, 2, "relu", depths=(4,)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from latlas_ops.graph import EPSILON, INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.opspec import Shape
 from latlas_ops.weights import Weights
 from latlas_ops.writers._tflite_file import TfliteFile, record
@@ -22,6 +21,7 @@ from latlas_ops.writers._tflite_plan import (
     reordered_features,
     tensor_shapes,
 )
+from latlas_ops.writers._tflite_sequence_nodes import attention, layer_norm, shuffle, sliced
 
 _ACTIVATIONS = {
     "none": schema.ActivationFunctionType.NONE,
@@ -268,6 +268,23 @@ def _hsigmoid(model: _Model, step: Step) -> None:
     model.add(step, "MUL", (shifted, model.scalar("sixth", 1 / 6)), record(schema.MulOptionsT))
 
 
+def _silu(model: _Model, step: Step) -> None:
+    gate = model.add(step, "LOGISTIC", step.node.inputs, part="gate")
+    model.add(step, "MUL", (*step.node.inputs, gate), record(schema.MulOptionsT))
+
+
+def _reshaped(model: _Model, step: Step) -> None:
+    """Features are last already: a row of pixels, or a vector that becomes a pixel."""
+    target = model.layout(step.node.shape)
+    inputs = (*step.node.inputs, model.integers("shape_" + "x".join(map(str, target)), *target))
+    model.add(step, "RESHAPE", inputs, record(schema.ReshapeOptionsT, newShape=list(target)))
+
+
+def _token_mean(model: _Model, step: Step) -> None:
+    inputs = (*step.node.inputs, model.integers("token_axis", 1))
+    model.add(step, "MEAN", inputs, record(schema.ReducerOptionsT, keepDims=False))
+
+
 def _zero(model: _Model, step: Step) -> None:
     model.add(
         step, "MUL", (*step.node.inputs, model.scalar("zero", 0.0)), record(schema.MulOptionsT)
@@ -281,83 +298,11 @@ def _crop(model: _Model, step: Step) -> None:
     model.add(step, "SLICE", (*step.node.inputs, begin, size), record(schema.SliceOptionsT))
 
 
-def _layer_norm(model: _Model, step: Step) -> None:
-    """Mean and variance over the features, in the operators that converters write."""
-    node = step.node
-    (tensor,) = node.inputs
-    whole = model.layout(node.shape)
-    axis = model.integers("last_axis", -1)
-    keeping = record(schema.ReducerOptionsT, keepDims=True)
-    one_each = (*whole[:-1], 1)
-    mean = model.add(step, "MEAN", (tensor, axis), keeping, part="mean", shape=one_each)
-    centred = model.add(
-        step, "SUB", (tensor, mean), record(schema.SubOptionsT), part="centred", shape=whole
-    )
-    squares = model.add(
-        step, "MUL", (centred, centred), record(schema.MulOptionsT), part="squares", shape=whole
-    )
-    variance = model.add(step, "MEAN", (squares, axis), keeping, part="variance", shape=one_each)
-    raised = model.add(
-        step,
-        "ADD",
-        (variance, model.scalar("epsilon", EPSILON)),
-        record(schema.AddOptionsT),
-        part="raised",
-        shape=one_each,
-    )
-    inverse = model.add(step, "RSQRT", (raised,), part="inverse", shape=one_each)
-    weight, bias = model.parameters(node, model.weights(node)[0])
-    scaled = model.add(
-        step, "MUL", (centred, inverse), record(schema.MulOptionsT), part="normed", shape=whole
-    )
-    scaled = model.add(
-        step, "MUL", (scaled, weight), record(schema.MulOptionsT), part="scaled", shape=whole
-    )
-    model.add(step, "ADD", (scaled, bias), record(schema.AddOptionsT))
-
-
-def _attention(model: _Model, step: Step) -> None:
-    """Heads split, scored, mixed and merged."""
-    node = step.node
-    batch, length, width = model.layout(node.shape)
-    heads, source = node.attributes["heads"], node.attributes["source_length"]
-    each = width // heads
-    order = model.integers("heads_first", 0, 2, 1, 3)
-
-    def moved(tensor: str, part: str, shape: tuple[int, ...]) -> str:
-        options = record(schema.TransposeOptionsT)
-        return model.add(step, "TRANSPOSE", (tensor, order), options, part=part, shape=shape)
-
-    def reshaped(tensor: str, part: str, *shape: int) -> str:
-        wanted = model.integers("shape_" + "x".join(map(str, shape)), *shape)
-        options = record(schema.ReshapeOptionsT, newShape=list(shape))
-        return model.add(step, "RESHAPE", (tensor, wanted), options, part=part, shape=shape)
-
-    def product(left: str, right: str, part: str, shape: tuple[int, ...], turned: bool) -> str:
-        options = record(schema.BatchMatMulOptionsT, adjY=turned)
-        return model.add(step, "BATCH_MATMUL", (left, right), options, part=part, shape=shape)
-
-    split = []
-    for name, tensor in zip(("query", "key", "value"), node.inputs, strict=True):
-        tokens = length if name == "query" else source
-        parts = reshaped(tensor, f"{name}_split", batch, tokens, heads, each)
-        split.append(moved(parts, f"{name}_heads", (batch, heads, tokens, each)))
-    query, key, value = split
-    square = (batch, heads, length, source)
-    scores = product(query, key, "scores", square, turned=True)
-    scale = model.scalar(f"attention_scale_{each}", 1 / math.sqrt(each))
-    scaled = model.add(
-        step, "MUL", (scores, scale), record(schema.MulOptionsT), part="scaled", shape=square
-    )
-    softmax = record(schema.SoftmaxOptionsT, beta=1.0)
-    shares = model.add(step, "SOFTMAX", (scaled,), softmax, part="shares", shape=square)
-    mixed = product(shares, value, "mixed", (batch, heads, length, each), turned=False)
-    merged = moved(mixed, "merged", (batch, length, heads, each))
-    reshaped(merged, "", batch, length, width)
-
-
 def _concat(model: _Model, step: Step) -> None:
-    model.add(step, "CONCATENATION", step.node.inputs, record(schema.ConcatenationOptionsT, axis=3))
+    axis = 1 if len(step.node.shape) == _SEQUENCE_RANK else 3
+    model.add(
+        step, "CONCATENATION", step.node.inputs, record(schema.ConcatenationOptionsT, axis=axis)
+    )
 
 
 def _unary(
@@ -377,6 +322,9 @@ _WRITERS: Mapping[str, Callable[[_Model, Step], None]] = {
     "hswish": _unary("HARD_SWISH", schema.HardSwishOptionsT),
     "hsigmoid": _hsigmoid,
     "gelu": _unary("GELU", schema.GeluOptionsT, approximate=False),
+    "sigmoid": _unary("LOGISTIC"),
+    "silu": _silu,
+    "tanh": _unary("TANH"),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": _global_avg_pool,
@@ -386,7 +334,12 @@ _WRITERS: Mapping[str, Callable[[_Model, Step], None]] = {
     "concat": _concat,
     "crop": _crop,
     "zero": _zero,
-    "layer_norm": _layer_norm,
+    "layer_norm": layer_norm,
     "softmax": _unary("SOFTMAX", schema.SoftmaxOptionsT, beta=1.0),
-    "attention": _attention,
+    "attention": attention,
+    "shuffle": shuffle,
+    "slice": sliced,
+    "unflatten": _reshaped,
+    "tokens": _reshaped,
+    "token_mean": _token_mean,
 }

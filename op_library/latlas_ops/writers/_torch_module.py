@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from latlas_ops.graph import EPSILON, INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.graph import INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.weights import Weights
 
 
@@ -24,15 +24,15 @@ class Mul(nn.Module):
     """Element-wise product."""
 
     def forward(self, tensor: Tensor, scale: Tensor) -> Tensor:
-        """Product of `(n, c, h, w)` with a scale per channel `(n, c, 1, 1)`."""
+        """Product of `(n, c, h, w)` with a scale per channel `(n, c, 1, 1)`, or of equal shapes."""
         return tensor * scale
 
 
 class Concat(nn.Module):
-    """Channels behind one another."""
+    """Channels, or tokens, behind one another."""
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Tensors `(n, c_i, h, w)` as one `(n, sum of c_i, h, w)`."""
+        """Tensors `(n, c_i, h, w)` as one `(n, sum of c_i, h, w)`; sequences likewise."""
         return torch.cat(tensors, dim=1)
 
 
@@ -44,6 +44,32 @@ class Crop(nn.Module):
         return tensor[:, :, 1:, 1:]
 
 
+class Shuffle(nn.Module):
+    """Channels dealt out over groups."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self._groups = groups
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """The first channel of every group of `(n, c, h, w)`, then the second, and so on."""
+        n, channels, height, width = tensor.shape
+        split = tensor.reshape(n, self._groups, channels // self._groups, height, width)
+        return split.transpose(1, 2).reshape(n, channels, height, width)
+
+
+class Slice(nn.Module):
+    """Some tokens of a sequence and the first of their features."""
+
+    def __init__(self, start: int, length: int, features: int) -> None:
+        super().__init__()
+        self._rows, self._features = slice(start, start + length), features
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """`(n, source, width)` → `(n, length, features)`."""
+        return tensor[:, self._rows, : self._features]
+
+
 class Zero(nn.Module):
     """Zeros in the shape of the input."""
 
@@ -52,17 +78,33 @@ class Zero(nn.Module):
         return tensor - tensor
 
 
+class Tokens(nn.Module):
+    """The pixels of an image as a sequence."""
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """`(n, c, h, w)` → `(n, h * w, c)`."""
+        return tensor.flatten(2).transpose(1, 2)
+
+
+class TokenMean(nn.Module):
+    """Mean over the tokens of a sequence."""
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """`(n, length, features)` → `(n, features)`."""
+        return tensor.mean(1)
+
+
 class Attention(nn.Module):
     """Scaled dot-product attention in heads."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, causal: bool) -> None:
         super().__init__()
-        self._heads = heads
+        self._heads, self._causal = heads, causal
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """`(n, length, width)` and twice `(n, source, width)` → `(n, length, width)`."""
         mixed = nn.functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value)
+            self._split(query), self._split(key), self._split(value), is_causal=self._causal
         )
         return mixed.transpose(1, 2).flatten(2)
 
@@ -162,7 +204,7 @@ def _linear(node: Node) -> nn.Module:
 
 
 def _layer_norm(node: Node) -> nn.Module:
-    return nn.LayerNorm(node.parameters[0].shape, eps=EPSILON, device="meta")
+    return nn.LayerNorm(node.parameters[0].shape, eps=node.epsilon, device="meta")
 
 
 def _max_pool(node: Node) -> nn.Module:
@@ -185,6 +227,9 @@ _MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
     "hswish": lambda node: nn.Hardswish(),
     "hsigmoid": lambda node: nn.Hardsigmoid(),
     "gelu": lambda node: nn.GELU(),
+    "sigmoid": lambda node: nn.Sigmoid(),
+    "silu": lambda node: nn.SiLU(),
+    "tanh": lambda node: nn.Tanh(),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda node: nn.AdaptiveAvgPool2d(1),
@@ -193,8 +238,13 @@ _MODULES: Mapping[str, Callable[[Node], nn.Module]] = {
     "mul": lambda node: Mul(),
     "concat": lambda node: Concat(),
     "crop": lambda node: Crop(),
+    "shuffle": lambda node: Shuffle(node.attributes["groups"]),
+    "slice": lambda node: Slice(node.attributes["start"], *node.shape),
     "zero": lambda node: Zero(),
     "layer_norm": _layer_norm,
     "softmax": lambda node: nn.Softmax(-1),
-    "attention": lambda node: Attention(node.attributes["heads"]),
+    "attention": lambda node: Attention(node.attributes["heads"], "causal" in node.attributes),
+    "unflatten": lambda node: nn.Unflatten(1, node.shape),
+    "tokens": lambda node: Tokens(),
+    "token_mean": lambda node: TokenMean(),
 }

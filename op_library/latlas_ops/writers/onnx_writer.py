@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_ops.errors import MissingDependencyError
-from latlas_ops.graph import EPSILON, INPUT_TENSOR, OUTPUT_TENSOR, Graph, Node
+from latlas_ops.graph import INPUT_TENSOR, MASKED, OUTPUT_TENSOR, Graph, Node
 from latlas_ops.network import Network
 from latlas_ops.weights import Weights
 from latlas_ops.writers._prepare import prepare
@@ -251,6 +251,27 @@ def _gelu(node: Node) -> list[_Part]:
     return made.parts
 
 
+def _silu(node: Node) -> list[_Part]:
+    """`x sigmoid(x)`, as exporters write it; runtimes fuse it."""
+    made = _Composer(node)
+    made.add("Mul", "", *node.inputs, made.add("Sigmoid", "gate", *node.inputs))
+    return made.parts
+
+
+def _unflatten(node: Node) -> list[_Part]:
+    made = _Composer(node)
+    made.add("Reshape", "", *node.inputs, _integers("one_pixel", 0, -1, 1, 1))
+    return made.parts
+
+
+def _tokens(node: Node) -> list[_Part]:
+    """Pixels in a row, then features last; 0 in a shape keeps an axis."""
+    made = _Composer(node)
+    row = made.add("Reshape", "row", *node.inputs, _integers("pixels_in_a_row", 0, 0, -1))
+    made.add("Transpose", "", row, perm=[0, 2, 1])
+    return made.parts
+
+
 def _attention(node: Node) -> list[_Part]:
     """Heads split, scored, mixed and merged, as exporters write it; 0 in a shape keeps an axis."""
     made = _Composer(node)
@@ -268,17 +289,53 @@ def _attention(node: Node) -> list[_Part]:
     ]
     scores = made.add("MatMul", "scores", tensors[0], tensors[1])
     scale = _scalar(f"attention_scale_{each}", 1 / math.sqrt(each))
-    shares = made.add("Softmax", "shares", made.add("Mul", "scaled", scores, scale), axis=-1)
+    scaled = made.add("Mul", "scaled", scores, scale)
+    if "causal" in node.attributes:
+        mask = np.triu(np.full((node.shape[0],) * 2, MASKED, dtype=np.float32), 1)
+        scaled = made.add("Add", "masked", scaled, {f"causal_mask_{node.shape[0]}": mask})
+    shares = made.add("Softmax", "shares", scaled, axis=-1)
     mixed = made.add("MatMul", "mixed", shares, tensors[2])
     merged = made.add("Transpose", "merged", mixed, perm=[0, 2, 1, 3])
     made.add("Reshape", "", merged, _integers(f"merge_{width}", 0, 0, width))
     return made.parts
 
 
+def _shuffle(node: Node) -> list[_Part]:
+    """Groups split, exchanged with the channels in them, and merged, as exporters write it."""
+    made = _Composer(node)
+    channels, height, width = node.shape
+    split = (node.attributes["groups"], channels // node.attributes["groups"], height, width)
+    wanted = _integers("split_" + "x".join(map(str, split)), 0, *split)
+    parts = made.add("Reshape", "split", *node.inputs, wanted)
+    dealt = made.add("Transpose", "dealt", parts, perm=[0, 2, 1, 3, 4])
+    whole = _integers("whole_" + "x".join(map(str, node.shape)), 0, *node.shape)
+    made.add("Reshape", "", dealt, whole)
+    return made.parts
+
+
+def _slice(node: Node) -> list[_Part]:
+    made = _Composer(node)
+    (length, features), start = node.shape, node.attributes["start"]
+    made.add(
+        "Slice",
+        "",
+        *node.inputs,
+        _integers(f"slice_start_{start}", start, 0),
+        _integers(f"slice_end_{start + length}x{features}", start + length, features),
+        _integers("slice_axes", 1, 2),
+    )
+    return made.parts
+
+
 _COMPOSED: Mapping[str, Callable[[Node], list[_Part]]] = {
     "linear": _linear,
     "gelu": _gelu,
+    "silu": _silu,
+    "unflatten": _unflatten,
+    "tokens": _tokens,
     "attention": _attention,
+    "shuffle": _shuffle,
+    "slice": _slice,
 }
 """Primitives that ONNX has no single operator for, or several."""
 
@@ -288,6 +345,8 @@ _OPERATORS: Mapping[str, str] = {
     "relu6": "Clip",
     "hswish": "HardSwish",
     "hsigmoid": "HardSigmoid",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
     "max_pool": "MaxPool",
     "avg_pool": "AveragePool",
     "global_avg_pool": "GlobalAveragePool",
@@ -299,6 +358,7 @@ _OPERATORS: Mapping[str, str] = {
     "zero": "Sub",
     "layer_norm": "LayerNormalization",
     "softmax": "Softmax",
+    "token_mean": "ReduceMean",
 }
 
 
@@ -329,6 +389,7 @@ _ATTRIBUTES: Mapping[str, Callable[[Node], dict[str, Any]]] = {
     "avg_pool": lambda node: {**_window(node), "count_include_pad": 0},
     "flatten": lambda node: {"axis": 1},
     "concat": lambda node: {"axis": 1},
-    "layer_norm": lambda node: {"axis": -1, "epsilon": EPSILON},
+    "layer_norm": lambda node: {"axis": -1, "epsilon": node.epsilon},
     "softmax": lambda node: {"axis": -1},
+    "token_mean": lambda node: {"axes": [1], "keepdims": 0},
 }
