@@ -105,10 +105,10 @@ def slower(visit, factor):
 WRITTEN = {}
 
 
-def write_briefly(network, program_format, batch):
+def write_briefly(network, program_format, batch, precision):
     """As `write_program`, written once for all tests and without weights: nothing runs it."""
     if network.key not in WRITTEN:
-        program = write_program(network, program_format, batch)
+        program = write_program(network, program_format, batch, precision)
         WRITTEN[network.key] = dataclasses.replace(program, model_bytes=network.key.encode())
     return WRITTEN[network.key]
 

@@ -58,6 +58,11 @@ def check_tflite(model: bytes) -> int:
     return n_nodes[0]
 
 
+def read_tables(model: bytes) -> _Table:
+    """The root of a model that `check_tflite` has passed; field numbers as in `schema.fbs`."""
+    return _File(model).table(0)
+
+
 def _check_subgraph(subgraph: _Table, n_codes: int, n_buffers: int) -> int:
     """Checks what a graph refers to; returns the number of its nodes."""
     subgraph.require_string(4)

@@ -258,7 +258,7 @@ def _network_tasks(
     n_tasks = 0
     for index in order:
         for one, label in zip(wanted[index], labels[index], strict=True):
-            sha256 = _write_program(store, one.network, program_format, target.batch)
+            sha256 = _write_program(store, one.network, program_format, target)
             for mode in one.modes:
                 yield Task(
                     task_id=f"{campaign.name}:{n_tasks}",
@@ -274,9 +274,9 @@ def _network_tasks(
                 n_tasks += 1
 
 
-def _write_program(store: Store, network: Network, program_format: str, batch: int) -> str:
+def _write_program(store: Store, network: Network, program_format: str, target: Target) -> str:
     """Writes and keeps the program of a network; returns its SHA-256."""
-    program = write_program(network, program_format, batch)
+    program = write_program(network, program_format, target.batch, target.precision)
     sha256 = hashlib.sha256(program.model_bytes).hexdigest()
     store.put_program(
         ProgramRecord(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from latlas_latency.measurement.precision_rules import require_computed
 from latlas_latency.measurement.target import Target
 from latlas_ops.errors import RuntimeUnavailableError
 
@@ -96,6 +97,7 @@ class Device:
                 f"target {target.name!r} needs {target.runtime} {target.runtime_version}; "
                 f"{where} has {capability.version}"
             )
+        require_computed(target)
         for field, offers, value in (
             ("provider", capability.providers, target.provider),
             ("execution", capability.executions, target.execution),
