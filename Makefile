@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format protos bench clean
+.PHONY: help install quickstart test test-arm64 lint format protos bench clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is passed on, as in: make test ARGS="-x tests/latency"'
 	@echo '  PYTHON=... picks the Python 3.10 or newer that the environment is made with.'
@@ -23,6 +23,9 @@ quickstart: $(INSTALLED) ## The whole loop on this machine; results in quickstar
 
 test: $(INSTALLED) ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-arm64: $(INSTALLED) ## The agent on an emulated arm64 board: minutes, needs qemu-user and debootstrap.
+	@PYTHON=$(BIN)/python bash tests/arm64/run.sh
 
 lint: $(INSTALLED) ## Check style, formatting and types.
 	@$(BIN)/ruff check .
