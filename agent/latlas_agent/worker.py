@@ -23,18 +23,20 @@ from typing import Any, BinaryIO
 from latlas_agent.conditions import conditions_between
 from latlas_agent.frames import Frame, read_frame, write_frame
 from latlas_agent.runtimes import ProfiledSession, Runtime, Session, load_runtime
-from latlas_agent.runtimes.base import is_out_of_memory
+from latlas_agent.runtimes.base import TellingSession, is_out_of_memory
 from latlas_agent.sysfs import read_fields
 from latlas_agent.timing import MAX_RUNS, Timing, time_runs
 from latlas_agent.watch import Watch, open_watch
 from latlas_latency.measurement import (
     PROFILED,
     WHOLE_NETWORK,
+    Computed,
     InputShapes,
     Opening,
     Series,
     Target,
     Visit,
+    digests,
 )
 from latlas_latency.wire import target_from_message, visit_to_message
 from latlas_ops.errors import (
@@ -188,7 +190,8 @@ class Worker:
         opening = None
         if not is_open:
             grown_bytes += max(0, resident_bytes() - bytes_before)
-            opening = Opening(load_ns, timing.first_ns, grown_bytes)
+            computed = None if order.mode == PROFILED else _computed(session)
+            opening = Opening(load_ns, timing.first_ns, grown_bytes, computed)
         return Visit(
             task_id=order.task_id,
             device_id=self._device_id,
@@ -201,6 +204,13 @@ class Worker:
             conditions=conditions_between(before, after),
             opening=opening,
         )
+
+
+def _computed(session: Session) -> Computed | None:
+    """What the program computes, by one more inference; None where its session does not tell."""
+    if not isinstance(session, TellingSession):
+        return None
+    return Computed(session.inputs, digests(session.outputs()))
 
 
 def _series(timing: Timing, profiled: ProfiledSession | None) -> tuple[Series, ...]:

@@ -1,4 +1,4 @@
-"""Requirements on a latency, and whether measurements meet them: pass, fail, or inconclusive.
+"""Requirements on a network, and whether measurements meet them: pass, fail, or inconclusive.
 
 A requirement is judged by the interval in which the true figure lies. Where the whole interval is
 on one side of the limit, that decides; where the limit is inside, more rounds are needed. So noise
@@ -21,6 +21,9 @@ from latlas_ops.errors import InvalidInputError
 
 QUANTITIES = ("p50", "p95", "p99")
 
+ERROR = "error"
+"""What is required of the outputs: how far they are from those of a reference, as a share."""
+
 LEVEL = 0.99
 """Coverage of the interval: noise fails a program that just meets its limit once in 200 times."""
 
@@ -41,12 +44,12 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Requirement:
-    """A percentile that is to stay below a limit.
+    """A percentile, or the error of the outputs, that is to stay below a limit.
 
     Attributes:
-        quantity: one of `QUANTITIES`.
+        quantity: one of `QUANTITIES`, or `ERROR`.
         limit: nanoseconds, or, where it is relative, a ratio to the other program: 1.05 is 5 %
-            slower.
+            slower. Of an error, a share.
         is_relative: which of the two.
     """
 
@@ -55,12 +58,20 @@ class Requirement:
     is_relative: bool
 
     def __post_init__(self) -> None:
-        if self.quantity not in QUANTITIES:
+        if self.quantity not in (*QUANTITIES, ERROR):
             raise InvalidInputError(
-                f"no latency is called {self.quantity!r}; there are {', '.join(QUANTITIES)}"
+                f"no latency is called {self.quantity!r}; there are {', '.join(QUANTITIES)}, and "
+                f"{ERROR} for outputs"
             )
+        if self.is_of_outputs and self.is_relative:
+            raise InvalidInputError("an error is a share already: give it without +")
         if not self.limit > 0:
             raise InvalidInputError(f"a latency cannot be below {self.limit}")
+
+    @property
+    def is_of_outputs(self) -> bool:
+        """Whether it is the error of the outputs that is to stay below."""
+        return self.quantity == ERROR
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,23 @@ def judge(
     elif lower > requirement.limit:
         verdict = Verdict.FAIL
     return Judgement(requirement, verdict, value, lower, upper, len(values))
+
+
+def judge_error(requirement: Requirement, error: float | None, reason: str = "") -> Judgement:
+    """Whether outputs meet a requirement; they are the same in every round.
+
+    Args:
+        requirement: what is asked of the error.
+        error: how far the outputs are from the reference's, as a share; None where that is not
+            known, and nothing is said then.
+        reason: why it is not known.
+    """
+    if error is None:
+        return Judgement(
+            requirement, Verdict.INCONCLUSIVE, math.nan, 0.0, math.inf, 0, reason or "no outputs"
+        )
+    verdict = Verdict.PASS if error < requirement.limit else Verdict.FAIL
+    return Judgement(requirement, verdict, error, error, error, 1)
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from latlas_latency.measurement import Opening
 from latlas_latency.program_details import NodeTime, ProgramDetails, VisitTail
-from latlas_protos.v1 import measurement_pb2
+from latlas_latency.wire import opening_from_message, opening_to_message
 from latlas_protos.v1 import query_pb2 as pb
 
 
@@ -18,9 +17,11 @@ def details_to_message(details: ProgramDetails) -> pb.ProgramDetails:
         p99_ns=details.p99_ns,
         n_runs=details.n_runs,
         visits=[pb.VisitTail(**vars(visit)) for visit in details.visits],
-        opening=None if opening is None else measurement_pb2.Opening(**vars(opening)),
+        opening=None if opening is None else opening_to_message(opening),
         nodes=[pb.NodeTime(**vars(node)) for node in details.nodes],
         profiled_ns=details.profiled_ns,
+        table=details.table,
+        covered=details.covered,
     )
 
 
@@ -28,8 +29,7 @@ def details_from_message(message: pb.ProgramDetails) -> ProgramDetails:
     """The details in a message."""
     opening = None
     if message.HasField("opening"):
-        found = message.opening
-        opening = Opening(found.load_ns, found.first_run_ns, found.memory_bytes)
+        opening = opening_from_message(message.opening)
     return ProgramDetails(
         label=message.label,
         p50_ns=message.p50_ns,
@@ -50,7 +50,10 @@ def details_from_message(message: pb.ProgramDetails) -> ProgramDetails:
         ),
         opening=opening,
         nodes=tuple(
-            NodeTime(node.node, node.place, node.median_ns, node.share) for node in message.nodes
+            NodeTime(node.node, node.place, node.median_ns, node.share, node.shapes)
+            for node in message.nodes
         ),
         profiled_ns=message.profiled_ns,
+        table=message.table,
+        covered=message.covered if message.HasField("covered") else None,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from latlas_latency.measurement import Opening, Visit
 
 PERCENTILES = (50.0, 95.0, 99.0)
+
+Kernel = tuple[str, str]
+"""What a runtime computed in one node: its type there, and the shapes of inputs and outputs."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,19 @@ class NodeTime:
         place: what computed it, for example an execution provider; empty where that is not said.
         median_ns: median over visits of the median over their inferences.
         share: of all nodes' time, 0 to 1.
+        shapes: of its inputs and outputs, as in `Series`; empty where the runtime does not tell.
     """
 
     node: str
     place: str
     median_ns: float
     share: float
+    shapes: str = ""
+
+    @property
+    def kernel(self) -> Kernel:
+        """What was computed, whatever the node is called."""
+        return kernel_of(self.node, self.shapes)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,9 @@ class ProgramDetails:
             tells.
         nodes: its nodes in order of execution; empty where they were not timed.
         profiled_ns: median inference while nodes were timed, which slows it; NaN without.
+        table: the target's table that has measured most of these nodes; empty without one.
+        covered: share of the nodes' time that is spent in kernels which were timed for that table
+            too, of the same type and shapes; None without a table, or where shapes are unknown.
     """
 
     label: str
@@ -78,6 +92,41 @@ class ProgramDetails:
     opening: Opening | None = None
     nodes: tuple[NodeTime, ...] = ()
     profiled_ns: float = float("nan")
+    table: str = ""
+    covered: float | None = None
+
+    def with_coverage(self, kernels: Mapping[str, Collection[Kernel]]) -> ProgramDetails:
+        """These details with how much of the program the tables of its target know.
+
+        Args:
+            kernels: by name of a table, the kernels that were timed for it.
+        """
+        if not any(node.shapes for node in self.nodes):
+            return self
+        shares = {
+            table: sum(node.share for node in self.nodes if node.kernel in known)
+            for table, known in kernels.items()
+            if known
+        }
+        if not shares:
+            return self
+        table = max(shares, key=lambda name: shares[name])
+        return dataclasses.replace(self, table=table, covered=shares[table])
+
+
+def kernel_of(node: str, shapes: str) -> Kernel:
+    """Type and shapes of a node, from the name and the shapes that a runtime tells of it."""
+    return node.partition(" ")[0], shapes
+
+
+def kernels_of(visits: Iterable[Visit]) -> frozenset[Kernel]:
+    """The kernels that visits timed, as far as their shapes are known."""
+    return frozenset(
+        kernel_of(series.node, series.shapes)
+        for visit in visits
+        for series in visit.nodes
+        if series.shapes
+    )
 
 
 def program_details(
@@ -131,18 +180,18 @@ def _nodes(visits: Sequence[Visit]) -> tuple[NodeTime, ...]:
 
     Of several nodes of one name, the first of one visit is the first of another.
     """
-    found: dict[tuple[str, str, int], list[NDArray[np.int64]]] = {}
+    found: dict[tuple[str, str, str, int], list[NDArray[np.int64]]] = {}
     for visit in visits:
-        seen: Counter[tuple[str, str]] = Counter()
+        seen: Counter[tuple[str, str, str]] = Counter()
         for series in visit.nodes:
-            name = (series.node, series.place)
+            name = (series.node, series.place, series.shapes)
             found.setdefault((*name, seen[name]), []).append(series.samples_ns)
             seen[name] += 1
     medians_ns = {key: _median_ns(samples) for key, samples in found.items()}
     total_ns = sum(medians_ns.values()) or 1.0
     return tuple(
-        NodeTime(node, place, median_ns, median_ns / total_ns)
-        for (node, place, _), median_ns in medians_ns.items()
+        NodeTime(node, place, median_ns, median_ns / total_ns, shapes)
+        for (node, place, shapes, _), median_ns in medians_ns.items()
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from latlas_latency.measurement.device import Device, RuntimeCapability
+from latlas_latency.measurement.outputs import Computed, OutputDigest
 from latlas_latency.measurement.target import Target
 from latlas_latency.measurement.visit import (
     Conditions,
@@ -106,11 +107,12 @@ def visit_to_message(visit: Visit) -> pb.Visit:
                 node=series.node,
                 packed_samples_ns=series.packed(),
                 place=series.place,
+                shapes=series.shapes,
             )
             for series in visit.series
         ],
         conditions=pb.Conditions(**known),
-        opening=None if visit.opening is None else pb.Opening(**vars(visit.opening)),
+        opening=None if visit.opening is None else opening_to_message(visit.opening),
     )
 
 
@@ -134,17 +136,43 @@ def visit_from_message(message: pb.Visit) -> Visit:
         duration_ns=message.duration_ns,
         warmup_runs=message.warmup_runs,
         series=tuple(
-            Series.unpack(series.label, series.packed_samples_ns, series.node, series.place)
+            Series.unpack(
+                series.label, series.packed_samples_ns, series.node, series.place, series.shapes
+            )
             for series in message.series
         ),
         conditions=conditions,
-        opening=_opening(message) if message.HasField("opening") else None,
+        opening=opening_from_message(message.opening) if message.HasField("opening") else None,
     )
 
 
-def _opening(message: pb.Visit) -> Opening:
-    found = message.opening
-    return Opening(found.load_ns, found.first_run_ns, found.memory_bytes)
+def opening_to_message(opening: Opening) -> pb.Opening:
+    """What it took to get a program going, as a message."""
+    computed = opening.computed
+    return pb.Opening(
+        load_ns=opening.load_ns,
+        first_run_ns=opening.first_run_ns,
+        memory_bytes=opening.memory_bytes,
+        computed=None
+        if computed is None
+        else pb.Computed(
+            inputs=computed.inputs,
+            outputs=[pb.OutputDigest(**vars(output)) for output in computed.outputs],
+        ),
+    )
+
+
+def opening_from_message(message: pb.Opening) -> Opening:
+    """The inverse of `opening_to_message`."""
+    computed = None
+    if message.HasField("computed"):
+        found = message.computed
+        outputs = (
+            OutputDigest(tuple(one.shape), one.norm, tuple(one.values), one.is_finite)
+            for one in found.outputs
+        )
+        computed = Computed(tuple(found.inputs), tuple(outputs))
+    return Opening(message.load_ns, message.first_run_ns, message.memory_bytes, computed)
 
 
 def device_to_message(device: Device) -> pb.Device:

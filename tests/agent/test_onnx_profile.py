@@ -63,6 +63,19 @@ def test_kernels_are_split_by_inference_in_order_of_execution() -> None:
     ]
 
 
+def test_a_kernel_tells_its_shapes_where_the_profile_does() -> None:
+    line = json.loads(kernel("a", 20, 3))
+    line["args"] |= {
+        "input_type_shape": [{"float": [1, 3, 8, 8]}, {"float": [4, 3, 1, 1]}, {"int64": []}],
+        "output_type_shape": [{"float": [1, 4, 8, 8]}],
+    }
+    ((told, untold),) = read_profile(
+        profile(json.dumps(line), kernel("b", 24, 1, index=1), run(19, 10))
+    )
+    assert told.shapes == "1x3x8x8 4x3x1x1 scalar > 1x4x8x8"
+    assert untold.shapes == ""
+
+
 def test_a_kernel_inside_another_is_not_counted_twice() -> None:
     (kernels,) = read_profile(
         profile(

@@ -115,6 +115,19 @@ class TestAgreement:
         assert np.abs(output - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@needs_compiler
+@pytest.mark.slow
+def test_one_process_compiles_any_number_of_networks(runtime: TorchRuntime, tmp_path: Path) -> None:
+    path = tmp_path / "model.opgraph"
+    for features in range(4, 14):  # torch keeps eight compiled forms of one function
+        network = Network.chain([OpSpec.of("linear", (8,), out_features=features)])
+        path.write_bytes(write_opgraph(network).model_bytes)
+        compiled: Any = runtime.load(path, COMPILED)
+        eager: Any = runtime.load(path, TARGET)
+        np.testing.assert_allclose(compiled.outputs()[0], eager.outputs()[0], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "target", [TARGET, pytest.param(on_gpu(), marks=needs_gpu)], ids=["cpu", "gpu"]
 )
@@ -154,7 +167,8 @@ def test_threads_are_the_target_s(runtime: TorchRuntime, program: Path) -> None:
     ("fields", "message"),
     [
         ({"provider": "tpu"}, "no provider 'tpu'; it has cpu"),
-        ({"precision": "int8"}, "no precision 'int8'"),
+        ({"precision": "int8"}, "asks for precision 'int8', in which torch does not compute here"),
+        ({"precision": "fp16"}, "fp16.* computes in fp32 between two casts"),
         ({"graph_level": "basic"}, "no graph level 'basic'"),
     ],
 )
@@ -163,6 +177,32 @@ def test_what_this_installation_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(RuntimeUnavailableError, match=message):
         runtime.load(program, dataclasses.replace(TARGET, **fields))
+
+
+def test_fp16_computes_in_fp16(
+    runtime: TorchRuntime, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the processor, which is told to try: no figure comes from there."""
+    monkeypatch.setattr("latlas_agent.runtimes.torch.require_computed", lambda _: None)
+    monkeypatch.setattr(runtime, "_precisions", lambda: ("fp32", "fp16"), raising=True)
+    narrow = runtime.load(program, dataclasses.replace(TARGET, precision="fp16"))
+    wide = runtime.load(program, TARGET)
+    found, wanted = narrow.run(), wide.run()
+    assert (found.dtype, wanted.dtype) == (torch.float16, torch.float32)
+    error = (found.float() - wanted).norm() / wanted.norm()
+    assert 0 < error < 0.02
+
+
+@pytest.mark.parametrize(
+    ("version", "offered"), [("2.13.0+cpu", ("fp32",)), ("2.13.0+cu130", ("fp32", "fp16"))]
+)
+def test_fp16_is_offered_where_there_is_a_gpu(
+    runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch, version: str, offered: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(runtime, "_version", version)
+    monkeypatch.setattr("latlas_agent.runtimes.torch._exists", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.capability().precisions == offered
 
 
 def test_nodes_of_a_compiled_network_cannot_be_timed(

@@ -43,6 +43,16 @@ def model_file(tmp_path):
     return path
 
 
+@pytest.fixture
+def foreign_file(tmp_path):
+    """A network of another space."""
+    space = get_space("course")
+    smallest, _ = space.archs(space.extremes())
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(write_onnx(space.network(smallest), batch=1, seed=0).model_bytes)
+    return path
+
+
 def one_line(ended):
     """The complaint of a command that failed as it should: one line, exit code 2, no output."""
     assert ended.code == 2, ended
@@ -135,6 +145,20 @@ def test_a_model_shows_its_tails_its_first_run_and_its_nodes(typed, model_file):
     assert "MiB more than before loading" in text
 
 
+def test_a_model_tells_how_much_of_it_the_table_knows(typed, model_file, foreign_file):
+    def covered(path):
+        printed = typed("measure", path, "--target", "here", "--json", *FAST).out
+        details = json.loads(printed)["details"]
+        assert details["table"] == "digits-here"
+        return details["covered"]
+
+    known, unknown = covered(model_file), covered(foreign_file)
+    assert known > 0.9  # of the space that was profiled; what the optimiser inserted may differ
+    assert unknown < 0.1
+    text = typed("measure", model_file, "--target", "here", *FAST).out
+    assert "of the nodes' time is in kernels that 'digits-here' has measured" in text
+
+
 def test_a_model_that_runs_without_a_pause_shows_its_beginning_and_its_end(typed, model_file):
     sustain = ["measure", model_file, "--target", "here", "--sustain", "4s"]
     record = json.loads(typed(*sustain, "--json").out)
@@ -169,7 +193,19 @@ def test_targets_are_ranked_by_a_model(typed, model_file):
     assert ended.code == 0
     assert {row["target"]["name"] for row in rows} == {"here", "two-threads"}
     assert rows[0]["details"]["p50_ns"] <= rows[1]["details"]["p50_ns"]
-    assert "TIMES THE FASTEST" in typed(*compare).out
+    table = typed(*compare).out
+    assert "TIMES THE FASTEST" in table
+    (reference,) = [row for row in rows if row["is_reference"]]
+    (other,) = [row for row in rows if not row["is_reference"]]
+    assert reference["target"]["name"] == "two-threads"
+    assert reference["output_error"] == 0
+    assert 0 <= other["output_error"] < 2e-6
+    assert "ERROR" in table
+    assert " reference " in table
+    judged = typed(*compare, "--require", "error<0.01%")
+    assert judged.code == 0
+    assert "error < 0.0001" in judged.out
+    assert typed(*compare, "--require", "error<1e-99").code == (1 if other["output_error"] else 0)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +231,26 @@ def test_two_models_are_compared_side_by_side(typed, model_file, tmp_path):
     assert "bigger.onnx takes" in failed.out
     assert "longer than net.onnx" in failed.out
     assert typed(*compare, "--against", model_file, "--require", "p50<+10%", "--json").code == 1
+    (row,) = json.loads(typed(*compare, "--against", model_file, "--json").out)
+    assert row["output_error"] is None  # other resolutions are other inputs
+    assert "its inputs are float32 1x1x" in row["output_error_reason"]
+    inconclusive = typed(*compare, "--against", model_file, "--require", "error<1%")
+    assert inconclusive.code == 3
+    assert "Inconclusive: its inputs are float32" in inconclusive.out
+
+
+def test_the_outputs_of_two_models_are_compared(typed, model_file, tmp_path):
+    space = get_space("digits")
+    arch, _ = space.archs(space.extremes())
+    other = tmp_path / "other.onnx"
+    other.write_bytes(write_onnx(space.network(arch), batch=1, seed=1).model_bytes)
+    compare = ["compare", other, "--targets", "here", "--rounds", "8", *FAST]
+    compare += ["--against", model_file]
+    (row,) = json.loads(typed(*compare, "--json").out)
+    assert 0.01 < row["output_error"] < 10
+    failed = typed(*compare, "--require", "error<1%")
+    assert failed.code == 1
+    assert failed.out.rstrip().endswith("fail")
 
 
 def test_what_cannot_be_judged_is_refused(typed, model_file):
@@ -204,6 +260,9 @@ def test_what_cannot_be_judged_is_refused(typed, model_file):
         (["--require", "p50<3s", "--rounds", "7"], "--require needs --rounds 8 or more"),
         (["--require", "fast"], "'fast' is no requirement such as"),
         (["--require", "p42<3s"], "no latency is called 'p42'"),
+        (["--require", "error<1%"], "--against MODEL, or a second target"),
+        (["--require", "error<+1%"], "an error is a share already"),
+        (["--require", "error<much"], "'much' is no percentage"),
         (["--against", model_file], "that is the same file"),
     ):
         assert complaint in one_line(typed(*compare, *more))

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from latlas.gate import Judgement, Requirement, Verdict, judge, overall
+from latlas.gate import Judgement, Requirement, Verdict, judge, judge_error, overall
 from latlas_latency.program_details import VisitTail
 from latlas_ops.errors import InvalidInputError
 
@@ -114,11 +114,25 @@ def test_equal_programs_hardly_ever_fail_and_slower_ones_hardly_ever_pass() -> N
 
 @pytest.mark.parametrize(
     ("quantity", "limit", "message"),
-    [("p42", 1.0, "no latency is called 'p42'; there are p50, p95, p99"), ("p50", 0.0, "below 0")],
+    [
+        ("p42", 1.0, "no latency is called 'p42'; there are p50, p95, p99, and error"),
+        ("p50", 0.0, "below 0"),
+    ],
 )
 def test_a_requirement_without_sense_is_refused(quantity: str, limit: float, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Requirement(quantity, limit, is_relative=False)
+
+
+def test_an_error_of_outputs_is_judged_as_it_is() -> None:
+    wanted = Requirement("error", 0.01, is_relative=False)
+    assert judge_error(wanted, 0.009).verdict is Verdict.PASS
+    assert judge_error(wanted, 0.01).verdict is Verdict.FAIL
+    assert judge_error(wanted, float("inf")).verdict is Verdict.FAIL
+    unknown = judge_error(wanted, None, "its outputs are not known")
+    assert (unknown.verdict, unknown.note) == (Verdict.INCONCLUSIVE, "its outputs are not known")
+    with pytest.raises(InvalidInputError, match="a share already"):
+        Requirement("error", 1.01, is_relative=True)
 
 
 def test_one_verdict_for_all() -> None:

@@ -35,9 +35,11 @@ from latlas_latency.measurement import (
     PLAIN,
     PROFILED,
     WHOLE_NETWORK,
+    Computed,
     Conditions,
     Device,
     Opening,
+    OutputDigest,
     RuntimeCapability,
     Series,
     Target,
@@ -51,6 +53,7 @@ CAPABILITY = RuntimeCapability(
 DEVICE = Device(
     "device-a", "f" * 8, "bench", "host", "Linux", "x86_64", 4, 8 << 30, "default", (CAPABILITY,)
 )
+COMPUTED = Computed(("float32 1x3",), (OutputDigest((1, 2), 2.5, (1.5, -2.0)),))
 TARGET = Target("bench-ort", "bench", "onnxruntime", "1.32.0", "CPUExecutionProvider")
 PROGRAM = b"not parsed by anyone"
 SHA256 = hashlib.sha256(PROGRAM).hexdigest()
@@ -175,7 +178,7 @@ class Fleet:
                 *(nodes if task.mode == PROFILED else []),
             ),
             conditions=Conditions(clock_mhz=1800.0, throttled=False),
-            opening=None if number else Opening(load_ns=7_000, first_run_ns=80, memory_bytes=9),
+            opening=None if number else Opening(7_000, 80, memory_bytes=9, computed=COMPUTED),
         )
 
     def report(

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from latlas_latency.details_wire import details_from_message, details_to_message
-from latlas_latency.measurement import PLAIN, PROFILED, WHOLE_NETWORK, Opening, Series, Visit
-from latlas_latency.program_details import NodeTime, program_details
+from latlas_latency.measurement import (
+    PLAIN,
+    PROFILED,
+    WHOLE_NETWORK,
+    Computed,
+    Opening,
+    OutputDigest,
+    Series,
+    Visit,
+)
+from latlas_latency.program_details import NodeTime, kernels_of, program_details
 from latlas_protos.v1 import query_pb2
 
 
@@ -93,10 +102,41 @@ def test_without_visits_there_are_no_figures() -> None:
     assert math.isnan(details.profiled_ns)
 
 
-@pytest.mark.parametrize("opening", [None, Opening(3, 2, 1)])
-def test_they_survive_the_wire(opening: Opening | None) -> None:
+@pytest.mark.parametrize(
+    "opening",
+    [
+        None,
+        Opening(3, 2, 1),
+        Opening(3, 2, 1, Computed(("float32 4",), (OutputDigest((2,), 5.0, (3.0, 4.0)),))),
+    ],
+)
+@pytest.mark.parametrize("table", ["", "known"])
+def test_they_survive_the_wire(opening: Opening | None, table: str) -> None:
     details = program_details(
         "net", [visit(0, [4, 5], opening=opening)], [visit(0, [9], {"Conv a": [7]})]
     )
+    details = dataclasses.replace(details, table=table, covered=0.5 if table else None)
     message = query_pb2.ProgramDetails.FromString(details_to_message(details).SerializeToString())
     assert details_from_message(message) == details
+
+
+def test_the_table_that_knows_most_of_a_program_is_named() -> None:
+    timed = visit(0, [100], {"Conv a": [30], "Conv b": [10]})
+    shapes = ["1x2 > 1x2", "1x4 > 1x4"]
+    nodes = [
+        dataclasses.replace(series, shapes=shape)
+        for series, shape in zip(timed.nodes, shapes, strict=True)
+    ]
+    timed = dataclasses.replace(timed, series=(timed.series[0], *nodes))
+    assert kernels_of([timed]) == {("Conv", "1x2 > 1x2"), ("Conv", "1x4 > 1x4")}
+    details = program_details("net", [visit(0, [50])], [timed])
+    known = details.with_coverage({"little": {("Conv", "1x4 > 1x4")}, "much": kernels_of([timed])})
+    assert (known.table, known.covered) == ("much", 1.0)
+    little = details.with_coverage({"little": {("Conv", "1x4 > 1x4")}, "none": frozenset()})
+    assert (little.table, little.covered) == ("little", 0.25)
+
+
+def test_without_shapes_or_a_table_nothing_is_said_of_coverage() -> None:
+    bare = program_details("net", [visit(0, [50])], [visit(0, [100], {"Conv a": [30]})])
+    assert bare.with_coverage({"table": {("Conv", "")}}) is bare
+    assert bare.covered is None

@@ -7,9 +7,11 @@ from latlas_latency import wire
 from latlas_latency.measurement import (
     PROFILED,
     WHOLE_NETWORK,
+    Computed,
     Conditions,
     Device,
     Opening,
+    OutputDigest,
     RuntimeCapability,
     Series,
     Visit,
@@ -48,7 +50,15 @@ VISIT = Visit(
         Series("p000/abc/conv", np.array([0, 7000]), node="conv_nchwc:Conv", place="cpu"),
     ),
     conditions=FULL,
-    opening=Opening(load_ns=2**33, first_run_ns=91, memory_bytes=0),
+    opening=Opening(
+        load_ns=2**33,
+        first_run_ns=91,
+        memory_bytes=0,
+        computed=Computed(
+            ("float32 1x3", "int64"),
+            (OutputDigest((1, 2), 2.5, (1.5, -2.0)), OutputDigest((), 0.0, (), is_finite=False)),
+        ),
+    ),
 )
 
 
@@ -66,6 +76,19 @@ def test_a_malformed_target_on_the_wire_is_refused(target):
     message.precision = "fp7"
     with pytest.raises(InvalidInputError, match="precision 'fp7'"):
         wire.target_from_message(message)
+
+
+def test_outputs_that_hold_what_is_no_number_are_refused():
+    message = wire.visit_to_message(VISIT)
+    message.opening.computed.outputs[0].values.append(float("nan"))
+    with pytest.raises(InvalidInputError, match="all of them finite"):
+        wire.visit_from_message(message)
+
+
+def test_an_older_agent_tells_no_outputs():
+    message = wire.visit_to_message(VISIT)
+    message.opening.ClearField("computed")
+    assert wire.visit_from_message(message).opening == Opening(2**33, 91, 0)
 
 
 def test_a_visit_survives_the_wire_to_the_last_nanosecond():

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latlas_latency.measurement import InputShapes, RuntimeCapability, Series, Target
 from latlas_ops.errors import InvalidInputError
+
+INPUT_SEED = 20200426
+"""Every runtime draws the inputs of a program from this seed, so that outputs can be compared."""
 
 _OUT_OF_MEMORY = re.compile(r"bad.?alloc|failed to allocate|cannot allocate|out of memory", re.I)
 
@@ -75,15 +81,55 @@ def require_known_inputs(shapes: Mapping[str, Sequence[int]], names: Sequence[st
             raise InvalidInputError(f"the program has no input {name!r}; it has {', '.join(names)}")
 
 
+def draw_normal(
+    rng: np.random.Generator, shape: Sequence[int], dtype: Any = np.float32
+) -> NDArray[Any]:
+    """Standard normal numbers in a type of floats, the same for all runtimes."""
+    if np.dtype(dtype) == np.float64:
+        return rng.standard_normal(tuple(shape))
+    return rng.standard_normal(tuple(shape), dtype=np.float32).astype(dtype, copy=False)
+
+
+def input_in_words(drawn: NDArray[Any]) -> str:
+    """Type and shape of an input as it was drawn, such as `float32 1x3x32x32`.
+
+    float16 is called float32: its numbers are drawn as such, and rounded.
+    """
+    dtype = np.dtype(np.float32) if drawn.dtype == np.float16 else drawn.dtype
+    return f"{dtype} {_in_words(drawn.shape)}".rstrip()
+
+
 def _in_words(shape: Sequence[int | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape)
 
 
 class Session(Protocol):
-    """A loaded program with its inputs in place."""
+    """A loaded program with its inputs in place.
+
+    One that can show what it computes is a `TellingSession` as well.
+    """
 
     def run(self) -> object:
         """One inference, from inputs to outputs; returns when the outputs are there."""
+
+
+@runtime_checkable
+class TellingSession(Session, Protocol):
+    """A session that shows what it computes.
+
+    Attributes:
+        inputs: type and shape of every input as it was drawn; see `input_in_words`. Images are
+            drawn channels first, wherever the program has its channels.
+    """
+
+    inputs: tuple[str, ...]
+
+    def outputs(self) -> Sequence[object]:
+        """The outputs of one more inference.
+
+        Arrays of numbers as a rule, images channels first, quantised numbers as what they stand
+        for.
+        """
 
 
 class ProfiledSession(Session, Protocol):

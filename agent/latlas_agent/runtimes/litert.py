@@ -1,10 +1,11 @@
 """LiteRT and its predecessor tflite-runtime as runtime plug-ins: one code, two packages.
 
 State in which a program is timed: inputs are drawn once per session from a fixed seed (standard
-normal for floats, the whole range for quantised integers, zeros and ones for others) and copied
-into the interpreter's own tensors, where every inference finds them again; outputs stay in the
-interpreter's memory. A session that stays open keeps its weights packed and its arena warm; what
-the processor's caches hold depends on the warm-up runs alone.
+normal for floats and for what quantised integers stand for, zeros and ones for others) and copied
+into the interpreter's own tensors, where every inference finds them again; images are drawn
+channels first, so that other runtimes get the same ones, and laid out as the program has them;
+outputs stay in the interpreter's memory. A session that stays open keeps its weights packed and
+its arena warm; what the processor's caches hold depends on the warm-up runs alone.
 
 Providers are `xnnpack`, the delegate that runtimes of this family apply by themselves; `builtin`,
 their own kernels alone; and `delegate:PATH`, a shared library that the agent was told of.
@@ -25,14 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_agent.runtimes.base import (
+    INPUT_SEED,
     ProfiledSession,
+    draw_normal,
+    input_in_words,
     is_out_of_memory,
     require_known_inputs,
     settled_shape,
 )
 from latlas_agent.runtimes.tflite_graph import check_tflite
 from latlas_agent.runtimes.tflite_placement import TfliteNode, left_over
-from latlas_latency.measurement import InputShapes, RuntimeCapability, Target
+from latlas_agent.runtimes.tflite_precision import require_computed_right
+from latlas_latency.measurement import InputShapes, RuntimeCapability, Target, require_computed
 from latlas_ops.errors import (
     CorruptProgramError,
     InvalidInputError,
@@ -47,7 +52,8 @@ DELEGATES_VARIABLE = "LATLAS_DELEGATES"
 """Environment variable with the paths of delegates, separated as in `PATH`."""
 
 _GRAPH_LEVEL = "all"
-_INPUT_SEED = 20200426
+_PRECISIONS = ("fp32", "int8")
+_IMAGE_AXES = 4
 _DELEGATE_FUNCTIONS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 _MOST_NAMED = 5
 
@@ -83,7 +89,7 @@ class LiteRt:
             runtime=self.name,
             version=self._version,
             providers=self._providers,
-            precisions=("fp32",),
+            precisions=_PRECISIONS,
             graph_levels=(_GRAPH_LEVEL,),
             program_formats=("tflite",),
             per_node_times=False,
@@ -92,7 +98,9 @@ class LiteRt:
     def load(self, program: Path, target: Target, shapes: InputShapes = ()) -> LiteRtSession:
         """See `Runtime.load`."""
         self._require_supported(target)
-        n_nodes = check_tflite(program.read_bytes())
+        model = program.read_bytes()
+        n_nodes = check_tflite(model)
+        require_computed_right(model, target)
         try:
             interpreter = self._open(program, target)
             _fit_shapes(interpreter, target, dict(shapes))
@@ -125,14 +133,15 @@ class LiteRt:
                 f"{', '.join(self._providers)}; a delegate is offered once the agent runs with "
                 "--delegate PATH"
             )
+        require_computed(target)
         for field, wanted, offered in (
-            ("execution", target.execution, "eager"),
-            ("precision", target.precision, "fp32"),
-            ("graph level", target.graph_level, _GRAPH_LEVEL),
+            ("execution", target.execution, ("eager",)),
+            ("precision", target.precision, _PRECISIONS),
+            ("graph level", target.graph_level, (_GRAPH_LEVEL,)),
         ):
-            if wanted != offered:
+            if wanted not in offered:
                 raise RuntimeUnavailableError(
-                    f"{self.name} has no {field} {wanted!r}, only {offered!r}"
+                    f"{self.name} has no {field} {wanted!r}, only {' and '.join(offered)}"
                 )
 
     def _open(self, program: Path, target: Target) -> Any:
@@ -180,10 +189,23 @@ class LiteRtSession:
     """A loaded model with its inputs in place and its outputs left where they are."""
 
     def __init__(self, interpreter: Any) -> None:
-        rng = np.random.default_rng(_INPUT_SEED)
+        self._interpreter = interpreter
+        rng = np.random.default_rng(INPUT_SEED)
+        words = []
         for entry in interpreter.get_input_details():
-            interpreter.set_tensor(entry["index"], _draw(entry, rng))
+            drawn = _draw(entry, rng)
+            words.append(input_in_words(drawn))
+            interpreter.set_tensor(entry["index"], _quantised(entry, _channels_last(drawn)))
+        self.inputs = tuple(words)
         self.run: Callable[[], object] = interpreter.invoke
+
+    def outputs(self) -> Sequence[object]:
+        """See `TellingSession.outputs`."""
+        self.run()
+        return [
+            _channels_first(_dequantised(entry, self._interpreter.get_tensor(entry["index"])))
+            for entry in self._interpreter.get_output_details()
+        ]
 
 
 def _version(package: str) -> str:
@@ -248,15 +270,41 @@ def _in_words(nodes: Sequence[TfliteNode]) -> str:
 
 
 def _draw(entry: Mapping[str, Any], rng: np.random.Generator) -> NDArray[Any]:
-    """An input as an interpreter describes it."""
-    dtype, shape = np.dtype(entry["dtype"]), tuple(map(int, entry["shape"]))
+    """An input as an interpreter describes it, images channels first, nothing quantised."""
+    dtype, shape = np.dtype(entry["dtype"]), list(map(int, entry["shape"]))
+    if len(shape) == _IMAGE_AXES:
+        shape.insert(1, shape.pop())
     if dtype.kind == "f":
-        return np.asarray(rng.standard_normal(shape)).astype(dtype)
+        return draw_normal(rng, shape, dtype)
+    if dtype.kind in "iu" and entry["quantization"][0]:
+        return draw_normal(rng, shape)
     if dtype.kind == "b":
         return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
     if dtype.kind not in "iu":
         raise InvalidInputError(f"input {entry['name']!r} has the unsupported type {dtype}")
-    low, high = 0, 1
-    if len(entry["quantization_parameters"]["scales"]):
-        low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    return np.asarray(rng.integers(low, high, shape, dtype=dtype, endpoint=True))
+    return np.asarray(rng.integers(0, 1, shape, dtype=dtype, endpoint=True))
+
+
+def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
+    return np.moveaxis(array, 1, -1) if array.ndim == _IMAGE_AXES else array
+
+
+def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
+    return np.moveaxis(array, -1, 1) if array.ndim == _IMAGE_AXES else array
+
+
+def _quantised(entry: Mapping[str, Any], drawn: NDArray[Any]) -> NDArray[Any]:
+    """What the tensor of an input holds for the numbers that were drawn."""
+    scale, zero_point = entry["quantization"]
+    if not scale:
+        return drawn
+    limits = np.iinfo(entry["dtype"])
+    steps = np.round(drawn / np.float32(scale)) + zero_point
+    stored: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(entry["dtype"])
+    return stored
+
+
+def _dequantised(entry: Mapping[str, Any], array: NDArray[Any]) -> NDArray[Any]:
+    """What the numbers of a tensor stand for."""
+    scale, zero_point = entry["quantization"]
+    return (array.astype(np.float32) - zero_point) * np.float32(scale) if scale else array

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ _NS_PER_US = 1000
 
 @dataclass(frozen=True)
 class KernelEvent:
-    """One execution of one node; times in microseconds since the profile began."""
+    """One execution of one node; times in microseconds since the profile began.
+
+    `shapes` are those of inputs and outputs, as in `Series`.
+    """
 
     name: str
     op_type: str
@@ -33,6 +37,7 @@ class KernelEvent:
     provider: str
     start_us: int
     duration_us: int
+    shapes: str = ""
 
 
 def read_profile(lines: Iterable[str]) -> list[list[KernelEvent]]:
@@ -64,6 +69,7 @@ def read_profile(lines: Iterable[str]) -> list[list[KernelEvent]]:
                         provider=details["provider"],
                         start_us=int(event["ts"]),
                         duration_us=int(event["dur"]),
+                        shapes=_shapes(details),
                     )
                 )
     except (ValueError, KeyError, TypeError) as error:
@@ -78,6 +84,19 @@ def read_profile(lines: Iterable[str]) -> list[list[KernelEvent]]:
             runs[run].append(kernel)
             busy_until_us = kernel.start_us + kernel.duration_us
     return runs
+
+
+def _shapes(details: Mapping[str, Any]) -> str:
+    """Shapes of inputs and outputs; empty in the profile of an older onnxruntime."""
+    sides = [details.get("input_type_shape") or (), details.get("output_type_shape") or ()]
+    if not all(sides):
+        return ""
+    return " > ".join(
+        " ".join(
+            "x".join(map(str, shape)) or "scalar" for tensor in side for shape in tensor.values()
+        )
+        for side in sides
+    )
 
 
 def node_series(
@@ -110,7 +129,7 @@ def node_series(
     executed = list(first.values())
     labels = _labels(executed, nodes, anchors, originals)
     return tuple(
-        Series(label, column, f"{kernel.op_type} {kernel.name}", kernel.provider)
+        Series(label, column, f"{kernel.op_type} {kernel.name}", kernel.provider, kernel.shapes)
         for label, kernel, column in zip(labels, executed, columns.values(), strict=True)
     )
 

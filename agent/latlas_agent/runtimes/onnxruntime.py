@@ -19,11 +19,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_agent.runtimes.base import is_out_of_memory, require_known_inputs, settled_shape
+from latlas_agent.runtimes.base import (
+    INPUT_SEED,
+    draw_normal,
+    input_in_words,
+    is_out_of_memory,
+    require_known_inputs,
+    settled_shape,
+)
 from latlas_agent.runtimes.onnx_attribution import Anchor, Originals, anchor_nodes
-from latlas_agent.runtimes.onnx_graph import OnnxNode, read_graph
+from latlas_agent.runtimes.onnx_graph import OnnxGraph, OnnxNode, read_graph
+from latlas_agent.runtimes.onnx_precision import require_int8
 from latlas_agent.runtimes.onnx_profile import node_series, read_profile
-from latlas_latency.measurement import InputShapes, RuntimeCapability, Series, Target
+from latlas_latency.measurement import (
+    InputShapes,
+    RuntimeCapability,
+    Series,
+    Target,
+    require_computed,
+)
 from latlas_ops.errors import (
     CorruptProgramError,
     InvalidInputError,
@@ -35,13 +49,13 @@ from latlas_ops.errors import (
 NAME = "onnxruntime"
 
 _CPU_PROVIDER = "CPUExecutionProvider"
+_PRECISIONS = ("fp32", "int8")
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-_INPUT_SEED = 20200426
 _LOG_ERRORS_ONLY = 3
 _FLOAT_TYPES = {
     "tensor(float)": np.float32,
@@ -81,7 +95,7 @@ class OnnxRuntime:
             runtime=NAME,
             version=str(self._ort.__version__),
             providers=tuple(self._ort.get_available_providers()),
-            precisions=("fp32",),
+            precisions=_PRECISIONS,
             graph_levels=tuple(_LEVELS),
             program_formats=("onnx",),
             per_node_times=True,
@@ -89,7 +103,7 @@ class OnnxRuntime:
 
     def load(self, program: Path, target: Target, shapes: InputShapes = ()) -> OnnxSession:
         """See `Runtime.load`."""
-        self._require_self_contained(program)
+        require_int8(self._require_self_contained(program), target)
         session = self._open(program, target, self._options(target))
         return OnnxSession(session, target, shapes)
 
@@ -103,7 +117,9 @@ class OnnxRuntime:
         """
         originals = self._originals.get(program)
         if originals is None:
-            originals = self._originals[program] = self._require_self_contained(program)
+            given = self._require_self_contained(program)
+            require_int8(given, target)
+            originals = self._originals[program] = Originals.of(given)
         optimised = scratch / "optimised.onnx"
         options = self._options(target)
         options.enable_profiling = True
@@ -142,6 +158,12 @@ class OnnxRuntime:
             raise RuntimeUnavailableError(
                 f"onnxruntime has no execution {target.execution!r}, only 'eager'"
             )
+        require_computed(target)
+        if target.precision not in _PRECISIONS:
+            raise RuntimeUnavailableError(
+                f"onnxruntime has no precision {target.precision!r}, only "
+                f"{' and '.join(_PRECISIONS)}"
+            )
         try:
             session = self._ort.InferenceSession(
                 str(program), sess_options=options, providers=[target.provider]
@@ -153,14 +175,14 @@ class OnnxRuntime:
             raise _fallback_error(target, chosen[0])
         return session
 
-    def _require_self_contained(self, program: Path) -> Originals:
-        """The program's names; refuses a model that reads files beside itself."""
+    def _require_self_contained(self, program: Path) -> OnnxGraph:
+        """The program's graph; refuses a model that reads files beside itself."""
         graph = read_graph(program.read_bytes())
         if graph.has_external_data:
             raise CorruptProgramError(
                 "the model keeps weights in another file; save it as one file and submit it again"
             )
-        return Originals.of(graph)
+        return graph
 
 
 class OnnxSession:
@@ -168,9 +190,13 @@ class OnnxSession:
 
     def __init__(self, session: Any, target: Target, shapes: InputShapes = ()) -> None:
         self._session = session
-        self.run: Callable[[], object] = functools.partial(
-            session.run, None, _make_inputs(session.get_inputs(), target, dict(shapes))
-        )
+        drawn = _make_inputs(session.get_inputs(), target, dict(shapes))
+        self.inputs = tuple(map(input_in_words, drawn.values()))
+        self.run: Callable[[], list[object]] = functools.partial(session.run, None, drawn)
+
+    def outputs(self) -> Sequence[object]:
+        """See `TellingSession.outputs`."""
+        return self.run()
 
 
 class ProfiledOnnxSession(OnnxSession):
@@ -209,7 +235,7 @@ def _make_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Inputs of a session, the same for equal programs."""
     require_known_inputs(shapes, [entry.name for entry in inputs])
-    rng = np.random.default_rng(_INPUT_SEED)
+    rng = np.random.default_rng(INPUT_SEED)
     return {entry.name: _make_input(entry, target, shapes, rng) for entry in inputs}
 
 
@@ -219,7 +245,7 @@ def _make_input(
     declared = [size if isinstance(size, int) else None for size in entry.shape]
     shape = settled_shape(entry.name, declared, target, shapes)
     if entry.type in _FLOAT_TYPES:
-        return rng.standard_normal(shape).astype(_FLOAT_TYPES[entry.type])
+        return draw_normal(rng, shape, _FLOAT_TYPES[entry.type])
     if entry.type in _COUNT_TYPES:
         return rng.integers(0, 2, shape).astype(_COUNT_TYPES[entry.type])
     raise InvalidInputError(f"input {entry.name!r} has the unsupported type {entry.type}")

@@ -1,10 +1,10 @@
 """torch as a runtime plug-in: op graphs, eager or compiled, on the processor or an NVIDIA GPU.
 
 State in which a program is timed: its input is drawn once per session from a fixed seed (standard
-normal) and lies where the network computes; tensors are float32 and contiguous, as torch makes
-them by itself; no gradients are recorded. On a GPU an inference ends when its output is there, so
-that handing over the kernels counts, and TF32 is switched off, which would not be fp32. Compiling
-is done when a program is loaded and never timed.
+normal) and lies where the network computes; tensors are float32, or float16 where the target says
+fp16, and contiguous, as torch makes them by itself; no gradients are recorded. On a GPU an
+inference ends when its output is there, so that handing over the kernels counts, and TF32 is
+switched off, which would not be fp32. Compiling is done when a program is loaded and never timed.
 
 An eager network is timed op by op: on the processor with the clock between ops, on a GPU with
 events. A node is an op of the program, with all that its module does in Python.
@@ -16,15 +16,29 @@ import importlib
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas_agent.runtimes.base import ProfiledSession, Session, is_out_of_memory
-from latlas_latency.measurement import InputShapes, RuntimeCapability, Series, Target
+from latlas_agent.runtimes.base import (
+    INPUT_SEED,
+    ProfiledSession,
+    Session,
+    draw_normal,
+    input_in_words,
+    is_out_of_memory,
+)
+from latlas_latency.measurement import (
+    InputShapes,
+    RuntimeCapability,
+    Series,
+    Target,
+    require_computed,
+)
 from latlas_ops.errors import (
     CorruptProgramError,
     InvalidInputError,
@@ -43,7 +57,6 @@ CPU, CUDA = "cpu", "cuda"
 EAGER, COMPILED = "eager", "compiled"
 
 _GRAPH_LEVEL = "all"
-_INPUT_SEED = 20200426
 _MAX_PROFILE_TIMES = 200_000
 _NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvmap")
 
@@ -73,7 +86,7 @@ class TorchRuntime:
             runtime=NAME,
             version=self._version,
             providers=self._providers(),
-            precisions=("fp32",),
+            precisions=self._precisions(),
             graph_levels=(_GRAPH_LEVEL,),
             program_formats=("opgraph",),
             per_node_times=True,
@@ -106,6 +119,10 @@ class TorchRuntime:
             return (CPU,)
         return (CPU, CUDA) if importlib.import_module("torch").cuda.is_available() else (CPU,)
 
+    def _precisions(self) -> tuple[str, ...]:
+        """What networks are computed in; `require_computed` says where fp16 is."""
+        return ("fp32", "fp16") if CUDA in self._providers() else ("fp32",)
+
     def _open(self, program: Path, target: Target, kind: Callable[..., Any]) -> Any:
         self._require_supported(target)
         try:
@@ -115,12 +132,15 @@ class TorchRuntime:
         torch = importlib.import_module("torch")
         torch.set_num_threads(target.threads)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        rng = np.random.default_rng(_INPUT_SEED)
+        rng = np.random.default_rng(INPUT_SEED)
         shape = (target.batch, *network.input_shape)
         try:
-            module = torch_module(network, weights).requires_grad_(False).to(target.provider)
-            images = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-            return kind(module, images.to(target.provider), target)
+            dtype = torch.float16 if target.precision == "fp16" else torch.float32
+            module = torch_module(network, weights).requires_grad_(False)
+            images = torch.from_numpy(draw_normal(rng, shape))
+            return kind(
+                module.to(target.provider, dtype), images.to(target.provider, dtype), target
+            )
         except LatlasError:
             raise
         except Exception as error:
@@ -130,10 +150,11 @@ class TorchRuntime:
             raise CorruptProgramError(f"torch cannot run the program: {text}") from error
 
     def _require_supported(self, target: Target) -> None:
+        require_computed(target)
         for field, wanted, offered in (
             ("provider", target.provider, self._providers()),
             ("execution", target.execution, (EAGER, COMPILED)),
-            ("precision", target.precision, ("fp32",)),
+            ("precision", target.precision, self._precisions()),
             ("graph level", target.graph_level, (_GRAPH_LEVEL,)),
         ):
             if wanted not in offered:
@@ -148,6 +169,7 @@ class TorchSession:
     def __init__(self, module: NetworkModule, images: Any, target: Target) -> None:
         self._torch = importlib.import_module("torch")
         self._images = images
+        self.inputs = (input_in_words(images.cpu().numpy()),)
         self._forward: Callable[[Any], Any] = module
         self._synchronise: Callable[[], object] | None = None
         if target.provider == CUDA:
@@ -163,10 +185,21 @@ class TorchSession:
                 self._synchronise()
         return output
 
+    def outputs(self) -> Sequence[object]:
+        """See `TellingSession.outputs`."""
+        output: Any = self.run()
+        return [output.float().cpu().numpy()]
+
     def _compile(self, module: NetworkModule) -> Callable[[Any], Any]:
         # In this process: a pool of compilers would outlive the load and compute beside the timing.
         settings: Any = importlib.import_module("torch._inductor.config")
         settings.compile_threads = 1
+        # Code of its own: what is compiled is kept with the code, for a few networks at most, and
+        # looked through at every call.
+        forward = type(module).forward
+        own = types.FunctionType(forward.__code__.replace(), forward.__globals__)
+        own.__defaults__ = forward.__defaults__
+        vars(module)["forward"] = types.MethodType(own, module)
         compiled: Callable[[Any], Any] = self._torch.compile(module, fullgraph=True, dynamic=False)
         try:
             with self._torch.inference_mode():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latlas.cli.candidates import Candidate, with_errors
 from latlas.cli.measure import checked_latency_ms, default_names
 from latlas.cli.options import (
     Commands,
@@ -22,9 +23,9 @@ from latlas.cli.options import (
     percentage,
     sampling,
 )
-from latlas.cli.output import milliseconds, print_json, print_table
+from latlas.cli.output import print_json
 from latlas.cli.programs import read_program
-from latlas.cli.target import setup
+from latlas.cli.ranking import print_judgements, print_ranking, record
 from latlas_ops.errors import InvalidInputError, LatlasError, NotFoundError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 EXIT_FAIL, EXIT_INCONCLUSIVE = 1, 3
 
 _REQUIREMENT = re.compile(r"\s*(\w+)\s*<\s*(\+?)\s*(.+)")
-_NS_PER_MS = 1e6
+_SHARE = re.compile(r"\d*\.?\d+(?:e-?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,6 @@ class _Model:
     path: Path
     program_format: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One target, and what came of the model on it.
-
-    Attributes:
-        target: the target.
-        details: of the model; None where it could not be measured.
-        other: of the model that it is compared with, if there is one.
-        reason: why it could not be measured.
-    """
-
-    target: Target
-    details: ProgramDetails | None
-    other: ProgramDetails | None
-    reason: str = ""
 
 
 def add_to(commands: Commands) -> None:
@@ -103,8 +87,9 @@ def add_to(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="LIMIT",
-        help="what has to hold on every target, such as 'p95<30ms', or with --against 'p50<+3%%'; "
-        "p50, p95 and p99 are known; may be given several times",
+        help="what has to hold on every target, such as 'p95<30ms', with --against 'p50<+3%%', or "
+        "'error<0.01' of the outputs; p50, p95, p99 and error are known; may be given several "
+        "times",
     )
     add_shapes(command)
     add_sampling(command, careful=True, rounds=100)
@@ -112,19 +97,27 @@ def add_to(commands: Commands) -> None:
 
 
 def requirement(text: str) -> Requirement:
-    """The requirement of `p95<30ms` or `p50<+3%`."""
-    from latlas.gate import Requirement
+    """The requirement of `p95<30ms`, `p50<+3%` or `error<0.01`."""
+    from latlas.gate import ERROR, Requirement
 
     match = _REQUIREMENT.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no requirement such as p95<30ms or p50<+3%")
     quantity, plus, limit = match.groups()
     try:
+        if quantity == ERROR:
+            return Requirement(quantity, _share(limit), is_relative=bool(plus))
         if plus:
             return Requirement(quantity, 1 + percentage(limit), is_relative=True)
         return Requirement(quantity, float(duration_ns(limit)), is_relative=False)
     except InvalidInputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _share(text: str) -> float:
+    """0.01 of `0.01` and of `1%`."""
+    text = text.strip()
+    return float(text) if _SHARE.fullmatch(text) else percentage(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,13 +133,14 @@ def run(args: argparse.Namespace) -> int:
             _measured(lab, target, campaign, other is not None)
             for target, campaign in zip(targets, started, strict=True)
         ]
+    candidates = with_errors(candidates)
     candidates.sort(key=lambda one: one.details.p50_ns if one.details else math.inf)
     judged = [(one, list(_judge(one, args.require))) for one in candidates]
     if args.json:
-        print_json([_record(one, judgements) for one, judgements in judged])
+        print_json([record(one, judgements) for one, judgements in judged])
     else:
-        _print_ranking(candidates)
-        _print_judgements(judged)
+        print_ranking(candidates)
+        print_judgements(judged)
     return _exit_code(judged, args.require)
 
 
@@ -156,7 +150,12 @@ def _require_sense(args: argparse.Namespace) -> None:
             raise InvalidInputError("--require with a percentage needs --against MODEL")
     from latlas.gate import LEAST_ROUNDS
 
-    if args.require and args.rounds < LEAST_ROUNDS:
+    if any(one.is_of_outputs for one in args.require) and not (args.against or "," in args.targets):
+        raise InvalidInputError(
+            "--require with an error needs something to compare with: --against MODEL, or a second "
+            "target"
+        )
+    if any(not one.is_of_outputs for one in args.require) and args.rounds < LEAST_ROUNDS:
         raise InvalidInputError(f"--require needs --rounds {LEAST_ROUNDS} or more")
 
 
@@ -211,7 +210,7 @@ def _enough_runs(how: Sampling, requirements: Sequence[Requirement]) -> Sampling
     """A sampling whose visits can tell the percentiles that are asked for."""
     from latlas.gate import LEAST_RUNS
 
-    least = max((LEAST_RUNS[one.quantity] for one in requirements), default=1)
+    least = max((LEAST_RUNS.get(one.quantity, 1) for one in requirements), default=1)
     return replace(how, min_runs=max(how.min_runs, least))
 
 
@@ -227,21 +226,21 @@ def _formats(lab: Lab, target: Target) -> set[str]:
 
 def _measured(
     lab: Lab, target: Target, campaign: CampaignStatus | LatlasError, has_other: bool
-) -> _Candidate:
+) -> Candidate:
     from latlas.cli.following import follow
 
     if isinstance(campaign, LatlasError):
-        return _Candidate(target, None, None, str(campaign))
+        return Candidate(target, None, None, str(campaign))
     status = follow(lab, campaign, f"measuring on {target.name}")
     try:
         for row in lab.measurements(status.name):
             checked_latency_ms(Path(row.label), status, row)
     except LatlasError as error:
-        return _Candidate(target, None, None, str(error))
+        return Candidate(target, None, None, str(error))
     details, *others = lab.program_details(status.name)
     if others and not _common_rounds(details, others[0]):
-        return _Candidate(target, None, None, "no round was measured of both networks")
-    return _Candidate(target, details, others[0] if has_other else None)
+        return Candidate(target, None, None, "no round was measured of both networks")
+    return Candidate(target, details, others[0] if has_other else None)
 
 
 def _common_rounds(one: ProgramDetails, other: ProgramDetails) -> set[tuple[int, str]]:
@@ -251,18 +250,21 @@ def _common_rounds(one: ProgramDetails, other: ProgramDetails) -> set[tuple[int,
     return first & second
 
 
-def _judge(candidate: _Candidate, requirements: Sequence[Requirement]) -> Iterator[Judgement]:
-    from latlas.gate import judge
+def _judge(candidate: Candidate, requirements: Sequence[Requirement]) -> Iterator[Judgement]:
+    from latlas.gate import judge, judge_error
 
     if candidate.details is None:
         return
     others = candidate.other.visits if candidate.other else ()
     for one in requirements:
-        yield judge(one, candidate.details.visits, others)
+        if not one.is_of_outputs:
+            yield judge(one, candidate.details.visits, others)
+        elif not candidate.is_reference:
+            yield judge_error(one, candidate.error, candidate.error_reason)
 
 
 def _exit_code(
-    judged: Sequence[tuple[_Candidate, list[Judgement]]], requirements: Sequence[Requirement]
+    judged: Sequence[tuple[Candidate, list[Judgement]]], requirements: Sequence[Requirement]
 ) -> int:
     from latlas.gate import Verdict, overall
 
@@ -275,104 +277,3 @@ def _exit_code(
         return 0
     codes = {Verdict.PASS: 0, Verdict.FAIL: EXIT_FAIL, Verdict.INCONCLUSIVE: EXIT_INCONCLUSIVE}
     return codes[overall(verdicts)]
-
-
-def _print_ranking(candidates: Sequence[_Candidate]) -> None:
-    from latlas.gate import LEAST_RUNS, LEVEL, Requirement, judge
-
-    best_ns = min((one.details.p50_ns for one in candidates if one.details), default=math.nan)
-    rows = []
-    for one in candidates:
-        row = [one.target.name, one.target.device_model, one.target.runtime, setup(one.target)]
-        if one.details is None:
-            rows.append([*row, "-", "-", "-", one.reason])
-            continue
-        figures = [
-            getattr(one.details, f"{name}_ns") if one.details.n_runs >= least else math.nan
-            for name, least in LEAST_RUNS.items()
-        ]
-        rows.append(
-            [
-                *row,
-                *(_milliseconds(value_ns) for value_ns in figures),
-                f"{one.details.p50_ns / best_ns:.2f}",
-            ]
-        )
-    print_table(
-        ("TARGET", "DEVICE MODEL", "RUNTIME", "SETUP", "P50", "P95", "P99", "TIMES THE FASTEST"),
-        rows,
-        empty="",
-    )
-    for one in candidates:
-        if one.details is not None and one.other is not None:
-            found = judge(
-                Requirement("p50", 1.0, is_relative=True), one.details.visits, one.other.visits
-            )
-            print(
-                f"{one.target.name}: {one.details.label} takes {abs(found.value - 1):.1%} "
-                f"{'longer' if found.value > 1 else 'less'} than {one.other.label}, round by round "
-                f"({LEVEL:.0%} interval {_in_words(found, found.lower)} to "
-                f"{_in_words(found, found.upper)})".replace("%", " %").replace("  %", " %")
-            )
-
-
-def _print_judgements(judged: Sequence[tuple[_Candidate, list[Judgement]]]) -> None:
-    rows = [
-        (
-            candidate.target.name,
-            f"{one.requirement.quantity} < {_in_words(one, one.requirement.limit)}",
-            _in_words(one, one.value),
-            f"{_in_words(one, one.lower)} to {_in_words(one, one.upper)}",
-            one.n_rounds,
-            one.verdict.value,
-        )
-        for candidate, judgements in judged
-        for one in judgements
-    ]
-    if rows:
-        print()
-        print_table(
-            ("TARGET", "REQUIREMENT", "MEASURED", "99 % INTERVAL", "ROUNDS", "VERDICT"),
-            rows,
-            empty="",
-        )
-        notes = {one.note for _, judgements in judged for one in judgements if one.note}
-        for note in sorted(notes):
-            print(f"Inconclusive: {note}.")
-        if any(row[-1] == "inconclusive" for row in rows) and not notes:
-            print("The limit lies inside the interval; more --rounds narrow it.")
-
-
-def _milliseconds(value_ns: float) -> str:
-    return "-" if math.isnan(value_ns) else milliseconds(value_ns / _NS_PER_MS)
-
-
-def _in_words(judgement: Judgement, value: float) -> str:
-    if not (math.isfinite(value) and value > 0):
-        return "?"
-    if judgement.requirement.is_relative:
-        return f"{value - 1:+.1%}".replace("%", " %")
-    return milliseconds(value / _NS_PER_MS)
-
-
-def _record(candidate: _Candidate, judgements: Sequence[Judgement]) -> dict[str, object]:
-    return {
-        "target": candidate.target.to_dict(),
-        "details": candidate.details,
-        "against": candidate.other,
-        "reason": candidate.reason,
-        "judgements": [
-            {
-                "quantity": one.requirement.quantity,
-                "unit": "ratio" if one.requirement.is_relative else "ns",
-                "limit": one.requirement.limit,
-                "value": one.value,
-                "lower": one.lower,
-                "upper": one.upper,
-                "n_rounds": one.n_rounds,
-                "verdict": one.verdict.value,
-                "note": one.note,
-            }
-            for one in judgements
-        ],
-    }

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
     """Measures a model; what was measured before under the same name is only shown."""
     from latlas.cli.following import follow
     from latlas.sustained import sustained
+    from latlas_latency.computed_precision import computed_shares
 
     data, program_format = read_program(args.model)
     how = _sustaining(args.sustain, args.timeout) if args.sustain else sampling(args)
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
                 "campaign": status.name,
                 "latency_ms": latency_ms,
                 "details": details,
+                "computed": computed_shares(details.nodes),
                 "sustained": load,
                 "visits": row.visits,
             }
@@ -184,6 +186,8 @@ def _lines(
     no_nodes: str,
 ) -> Iterator[tuple[str, object]]:
     """What is printed of a model, line by line."""
+    from latlas_latency.computed_precision import computed_shares, precision_in_words
+
     kept = [visit for visit in row.visits if not visit.left_out]
     medians_ms = [visit.median_ns / _NS_PER_MS for visit in kept]
     n_left_out = len(row.visits) - len(kept)
@@ -216,11 +220,20 @@ def _lines(
             f"({load.ratio - 1:+.1%})".replace("%", " %"),
         )
         yield "throttled", _throttled(load)
+    if details.covered is not None:
+        yield (
+            "table",
+            f"{percent(details.covered)} of the nodes' time is in kernels that "
+            f"{details.table!r} has measured",
+        )
     places = Counter(node.place for node in details.nodes)
     if places:
         yield "nodes", ", ".join(f"{n} on {place or '?'}" for place, n in places.most_common())
     elif no_nodes:
         yield "nodes", f"not timed: {no_nodes}"
+    shares = computed_shares(details.nodes)
+    if shares is not None:
+        yield "precision", precision_in_words(shares)
     yield "measured", local_time(row.visits[-1].started_ns)
     yield "campaign", status.name
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from latlas_coordinator.dashboard import views
 from latlas_coordinator.dashboard.heat_map import kind_map, space_map
-from latlas_coordinator.domain import LatencyModelRecord
-from latlas_coordinator.handlers.latency_models import TABLE, ModelCache
+from latlas_coordinator.domain import TABLE, LatencyModelRecord
+from latlas_coordinator.handlers.latency_models import ModelCache
 from latlas_coordinator.storage import Store
 from latlas_latency.table import LookupTable
 from latlas_ops.errors import InvalidInputError

@@ -1,6 +1,7 @@
 """The values the coordinator works with. Frozen, checked at birth, free of storage and wire."""
 
 from latlas_coordinator.domain.artefacts import (
+    TABLE,
     LatencyModelRecord,
     ProgramOrigin,
     ProgramRecord,
@@ -42,6 +43,7 @@ from latlas_coordinator.domain.work import (
 
 __all__ = [
     "PLAN_KINDS",
+    "TABLE",
     "AgentRecord",
     "Campaign",
     "CampaignState",

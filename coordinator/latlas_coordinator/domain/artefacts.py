@@ -12,6 +12,9 @@ from latlas_latency.measurement import Target
 from latlas_latency.validation import Validation
 from latlas_ops.network import Network
 
+TABLE = "table"
+"""The kind of latency model that is a lookup table."""
+
 
 class ProgramOrigin(Enum):
     """Who made a program. The coordinator never parses one that was uploaded."""

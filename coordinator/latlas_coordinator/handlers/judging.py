@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from latlas_coordinator.domain import CampaignState, LatencyModelRecord, Role, Task, ValidationPlan
-from latlas_coordinator.handlers.latency_models import TABLE
+from latlas_coordinator.domain import (
+    TABLE,
+    CampaignState,
+    LatencyModelRecord,
+    Role,
+    Task,
+    ValidationPlan,
+)
 from latlas_coordinator.handlers.measurements import read_observations
 from latlas_coordinator.handlers.model_sources import VALIDATION_LEVEL
 from latlas_coordinator.storage import Store

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_coordinator.domain import (
+    TABLE,
     Findings,
     LatencyModelRecord,
     Role,
@@ -33,7 +34,6 @@ from latlas_ops.errors import InvalidInputError
 from latlas_ops.space import ArchBatch
 from latlas_ops.spaces import get_space
 
-TABLE = "table"
 _FIT_ROLES = (Role.TRAINING, Role.CALIBRATION)
 _N_CACHED = 8
 

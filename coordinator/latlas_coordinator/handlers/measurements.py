@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from latlas_coordinator.domain import MeasurePlan, Role, Task, VisitKey, VisitSummary
+from latlas_coordinator.domain import TABLE, MeasurePlan, Role, Task, VisitKey, VisitSummary
 from latlas_coordinator.storage import Store
 from latlas_coordinator.suspecting import replaced_visits
 from latlas_latency.measurement import (
@@ -19,7 +19,12 @@ from latlas_latency.measurement import (
     visit_flags,
 )
 from latlas_latency.observations import Observation, undisturbed
-from latlas_latency.program_details import ProgramDetails, program_details
+from latlas_latency.program_details import (
+    Kernel,
+    ProgramDetails,
+    kernels_of,
+    program_details,
+)
 from latlas_ops.errors import InvalidInputError
 
 _AnyVisit = TypeVar("_AnyVisit", Visit, VisitSummary)
@@ -81,7 +86,8 @@ def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
         NotFoundError: no campaign has that name.
         InvalidInputError: it measures no programs that were uploaded.
     """
-    if not isinstance(store.get_campaign(campaign).campaign.plan, MeasurePlan):
+    wanted = store.get_campaign(campaign).campaign
+    if not isinstance(wanted.plan, MeasurePlan):
         raise InvalidInputError(f"campaign {campaign!r} measures no programs of somebody's own")
     tasks = [progress.task for progress in store.list_tasks(campaign)]
     visits = store.read_visits(campaign)
@@ -96,12 +102,34 @@ def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
         kept[task.program_sha256, task.mode] = selected
         if task.mode == PLAIN:
             left_out[task.program_sha256] = [visit for visit in made if visit not in selected]
-    return [
+    found = [
         program_details(
             label, kept[sha256, PLAIN], kept.get((sha256, PROFILED), ()), left_out[sha256]
         )
         for sha256, label in {task.program_sha256: task.label for task in tasks}.items()
     ]
+    if not any(details.nodes for details in found):
+        return found
+    kernels = _kernels_of_tables(store, wanted.target)
+    return [details.with_coverage(kernels) for details in found]
+
+
+def _kernels_of_tables(store: Store, target: str) -> dict[str, frozenset[Kernel]]:
+    """Name of a table of the target → what its cover networks made the runtime compute."""
+    by_campaign = {
+        record.name: record.campaign
+        for record in store.list_latency_models()
+        if record.kind == TABLE and record.campaign and record.target.name == target
+    }
+    timed = {
+        campaign: kernels_of(
+            visit
+            for visits in store.read_visits(campaign, {Role.COVER}).values()
+            for visit in visits
+        )
+        for campaign in set(by_campaign.values())
+    }
+    return {table: timed[campaign] for table, campaign in by_campaign.items()}
 
 
 def read_observations(

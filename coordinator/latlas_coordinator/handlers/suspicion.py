@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from latlas_coordinator.domain import CampaignState, Role, Suspicion, TaskProgress
-from latlas_coordinator.handlers.latency_models import TABLE
+from latlas_coordinator.domain import TABLE, CampaignState, Role, Suspicion, TaskProgress
 from latlas_coordinator.handlers.measurements import trusted_summaries
 from latlas_coordinator.scheduling import LeasePolicy
 from latlas_coordinator.settling import Case

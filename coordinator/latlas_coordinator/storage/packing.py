@@ -24,7 +24,16 @@ from latlas_coordinator.domain import (
 )
 from latlas_latency.formats.fields import Fields
 from latlas_latency.formats.records import validation_from, validation_record
-from latlas_latency.measurement import WHOLE_NETWORK, Conditions, Device, RuntimeCapability, Series
+from latlas_latency.measurement import (
+    WHOLE_NETWORK,
+    Computed,
+    Conditions,
+    Device,
+    Opening,
+    OutputDigest,
+    RuntimeCapability,
+    Series,
+)
 from latlas_latency.validation import Validation
 from latlas_ops.errors import LatlasError, StorageError
 from latlas_ops.space import ArchConfig
@@ -64,9 +73,9 @@ def unpack_samples(packed: bytes) -> Series:
 def pack_nodes(nodes: Sequence[Series]) -> bytes:
     """Series of nodes, all of one length, in one compressed block.
 
-    Layout before compression (zlib): one line of JSON with `version`, `labels`, `nodes` and
-    `places`, a line feed, then the samples `(n_nodes, n_runs)` as little-endian int64 in C order.
-    Visits of earlier versions have no `places`.
+    Layout before compression (zlib): one line of JSON with `version`, `labels`, `nodes`, `places`
+    and `shapes`, a line feed, then the samples `(n_nodes, n_runs)` as little-endian int64 in C
+    order. Visits of earlier versions have no `places` or no `shapes`.
     """
     header = json.dumps(
         {
@@ -74,6 +83,7 @@ def pack_nodes(nodes: Sequence[Series]) -> bytes:
             "labels": [series.label for series in nodes],
             "nodes": [series.node for series in nodes],
             "places": [series.place for series in nodes],
+            "shapes": [series.shapes for series in nodes],
         },
         separators=(",", ":"),
     )
@@ -92,11 +102,14 @@ def unpack_nodes(packed: bytes) -> tuple[Series, ...]:
                 f"{_NODES_VERSION}: upgrade Latlas"
             )
         labels, nodes = header["labels"], header["nodes"]
-        places = header.get("places") or [""] * len(labels)
+        unknown = [""] * len(labels)
+        places, shapes = header.get("places") or unknown, header.get("shapes") or unknown
         rows = np.frombuffer(samples, dtype="<i8").reshape(len(labels), -1)
         return tuple(
-            Series(label, row, node, place)
-            for label, node, place, row in zip(labels, nodes, places, rows, strict=True)
+            Series(label, row, node, place, shape)
+            for label, node, place, shape, row in zip(
+                labels, nodes, places, shapes, rows, strict=True
+            )
         )
     except (zlib.error, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"stored node times are broken: {error}") from error
@@ -111,6 +124,24 @@ def conditions_from_json(record: Mapping[str, Any]) -> Conditions:
     """Inverse of `conditions_to_json`; figures of a newer version are passed over."""
     known = {field.name for field in dataclasses.fields(Conditions)}
     return Conditions(**{name: value for name, value in record.items() if name in known})
+
+
+def opening_to_json(opening: Opening) -> Json:
+    """Every field that is known."""
+    record = dataclasses.asdict(opening)
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def opening_from_json(record: Mapping[str, Any]) -> Opening:
+    """Inverse of `opening_to_json`; also of records made before programs told what they compute."""
+    computed = None
+    if (found := record.get("computed")) is not None:
+        outputs = (
+            OutputDigest(tuple(one["shape"]), one["norm"], tuple(one["values"]), one["is_finite"])
+            for one in found["outputs"]
+        )
+        computed = Computed(tuple(found["inputs"]), tuple(outputs))
+    return Opening(**{**record, "computed": computed})
 
 
 def device_to_json(device: Device) -> Json:

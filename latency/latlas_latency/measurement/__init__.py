@@ -9,6 +9,8 @@ from latlas_latency.measurement.flags import (
     kept_visits,
     visit_flags,
 )
+from latlas_latency.measurement.outputs import Computed, OutputDigest, digests, output_error
+from latlas_latency.measurement.precision_rules import require_computed
 from latlas_latency.measurement.target import Target
 from latlas_latency.measurement.visit import (
     MODES,
@@ -28,19 +30,24 @@ __all__ = [
     "PLAIN",
     "PROFILED",
     "WHOLE_NETWORK",
+    "Computed",
     "Conditions",
     "Device",
     "Flag",
     "FlagThresholds",
     "InputShapes",
     "Opening",
+    "OutputDigest",
     "RuntimeCapability",
     "Series",
     "Target",
     "UsualClocks",
     "Visit",
     "VisitSelection",
+    "digests",
     "input_shapes",
     "kept_visits",
+    "output_error",
+    "require_computed",
     "visit_flags",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from latlas_latency.measurement.outputs import Computed
 from latlas_ops.errors import InvalidInputError
 
 PLAIN = "plain"
@@ -88,11 +89,13 @@ class Opening:
         load_ns: loading the program, from the file to a session that is ready to run.
         first_run_ns: the first inference, before anything is warm.
         memory_bytes: resident memory that loading and running it added to its process.
+        computed: what it computed; None where the runtime does not tell.
     """
 
     load_ns: int
     first_run_ns: int
     memory_bytes: int
+    computed: Computed | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +109,15 @@ class Series:
         samples_ns: `(n_runs,)` int64, one duration per timed inference, in order.
         place: what computed the node, for example an execution provider; empty where that is not
             said.
+        shapes: of the node's inputs, weights among them, and outputs, such as
+            `1x16x64x64 48x16x1x1 48 > 1x48x64x64`; empty where the runtime does not tell.
     """
 
     label: str
     samples_ns: NDArray[np.int64]
     node: str = ""
     place: str = ""
+    shapes: str = ""
 
     def __post_init__(self) -> None:
         samples = np.ascontiguousarray(self.samples_ns, dtype=np.int64)
@@ -127,11 +133,13 @@ class Series:
         return self.samples_ns.astype("<i8").tobytes()
 
     @classmethod
-    def unpack(cls, label: str, packed: bytes, node: str = "", place: str = "") -> Series:
+    def unpack(
+        cls, label: str, packed: bytes, node: str = "", place: str = "", shapes: str = ""
+    ) -> Series:
         """The series of `packed`; raises `InvalidInputError` on a broken length."""
         if len(packed) % 8:
             raise InvalidInputError(f"series {label!r}: {len(packed)} bytes are not whole int64s")
-        return cls(label, np.frombuffer(packed, dtype="<i8"), node, place)
+        return cls(label, np.frombuffer(packed, dtype="<i8"), node, place, shapes)
 
 
 @dataclass(frozen=True, eq=False)

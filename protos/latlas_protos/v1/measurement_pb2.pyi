@@ -188,12 +188,15 @@ class Series(google.protobuf.message.Message):
     NODE_FIELD_NUMBER: builtins.int
     PACKED_SAMPLES_NS_FIELD_NUMBER: builtins.int
     PLACE_FIELD_NUMBER: builtins.int
+    SHAPES_FIELD_NUMBER: builtins.int
     label: builtins.str
     node: builtins.str
     packed_samples_ns: builtins.bytes
     """Samples in nanoseconds as little-endian int64."""
     place: builtins.str
     """What computed the node, for example an execution provider; empty where that is not said."""
+    shapes: builtins.str
+    """Shapes of the node's inputs and outputs; empty where the runtime does not tell."""
     def __init__(
         self,
         *,
@@ -201,8 +204,9 @@ class Series(google.protobuf.message.Message):
         node: builtins.str = ...,
         packed_samples_ns: builtins.bytes = ...,
         place: builtins.str = ...,
+        shapes: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["label", b"label", "node", b"node", "packed_samples_ns", b"packed_samples_ns", "place", b"place"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["label", b"label", "node", b"node", "packed_samples_ns", b"packed_samples_ns", "place", b"place", "shapes", b"shapes"]) -> None: ...
 
 global___Series = Series
 
@@ -215,19 +219,79 @@ class Opening(google.protobuf.message.Message):
     LOAD_NS_FIELD_NUMBER: builtins.int
     FIRST_RUN_NS_FIELD_NUMBER: builtins.int
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    COMPUTED_FIELD_NUMBER: builtins.int
     load_ns: builtins.int
     first_run_ns: builtins.int
     memory_bytes: builtins.int
+    @property
+    def computed(self) -> global___Computed:
+        """Where the runtime tells."""
+
     def __init__(
         self,
         *,
         load_ns: builtins.int = ...,
         first_run_ns: builtins.int = ...,
         memory_bytes: builtins.int = ...,
+        computed: global___Computed | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["first_run_ns", b"first_run_ns", "load_ns", b"load_ns", "memory_bytes", b"memory_bytes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_computed", b"_computed", "computed", b"computed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_computed", b"_computed", "computed", b"computed", "first_run_ns", b"first_run_ns", "load_ns", b"load_ns", "memory_bytes", b"memory_bytes"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_computed", b"_computed"]) -> typing.Literal["computed"] | None: ...
 
 global___Opening = Opening
+
+@typing.final
+class Computed(google.protobuf.message.Message):
+    """What a program computed of the inputs that were drawn for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INPUTS_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Type and shape of every input, such as "float32 1x3x32x32"."""
+
+    @property
+    def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OutputDigest]: ...
+    def __init__(
+        self,
+        *,
+        inputs: collections.abc.Iterable[builtins.str] | None = ...,
+        outputs: collections.abc.Iterable[global___OutputDigest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["inputs", b"inputs", "outputs", b"outputs"]) -> None: ...
+
+global___Computed = Computed
+
+@typing.final
+class OutputDigest(google.protobuf.message.Message):
+    """A few numbers of one output; fields as in latlas_latency.measurement.outputs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHAPE_FIELD_NUMBER: builtins.int
+    NORM_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    IS_FINITE_FIELD_NUMBER: builtins.int
+    norm: builtins.float
+    is_finite: builtins.bool
+    @property
+    def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        shape: collections.abc.Iterable[builtins.int] | None = ...,
+        norm: builtins.float = ...,
+        values: collections.abc.Iterable[builtins.float] | None = ...,
+        is_finite: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_finite", b"is_finite", "norm", b"norm", "shape", b"shape", "values", b"values"]) -> None: ...
+
+global___OutputDigest = OutputDigest
 
 @typing.final
 class Visit(google.protobuf.message.Message):

@@ -693,12 +693,17 @@ class ProgramDetails(google.protobuf.message.Message):
     NODES_FIELD_NUMBER: builtins.int
     PROFILED_NS_FIELD_NUMBER: builtins.int
     VISITS_FIELD_NUMBER: builtins.int
+    TABLE_FIELD_NUMBER: builtins.int
+    COVERED_FIELD_NUMBER: builtins.int
     label: builtins.str
     p50_ns: builtins.float
     p95_ns: builtins.float
     p99_ns: builtins.float
     n_runs: builtins.int
     profiled_ns: builtins.float
+    table: builtins.str
+    """The table of the target that has timed most of its kernels; empty without one."""
+    covered: builtins.float
     @property
     def opening(self) -> latlas_protos.v1.measurement_pb2.Opening: ...
     @property
@@ -717,9 +722,14 @@ class ProgramDetails(google.protobuf.message.Message):
         nodes: collections.abc.Iterable[global___NodeTime] | None = ...,
         profiled_ns: builtins.float = ...,
         visits: collections.abc.Iterable[global___VisitTail] | None = ...,
+        table: builtins.str = ...,
+        covered: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_opening", b"_opening", "opening", b"opening"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_opening", b"_opening", "label", b"label", "n_runs", b"n_runs", "nodes", b"nodes", "opening", b"opening", "p50_ns", b"p50_ns", "p95_ns", b"p95_ns", "p99_ns", b"p99_ns", "profiled_ns", b"profiled_ns", "visits", b"visits"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_covered", b"_covered", "_opening", b"_opening", "covered", b"covered", "opening", b"opening"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_covered", b"_covered", "_opening", b"_opening", "covered", b"covered", "label", b"label", "n_runs", b"n_runs", "nodes", b"nodes", "opening", b"opening", "p50_ns", b"p50_ns", "p95_ns", b"p95_ns", "p99_ns", b"p99_ns", "profiled_ns", b"profiled_ns", "table", b"table", "visits", b"visits"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_covered", b"_covered"]) -> typing.Literal["covered"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_opening", b"_opening"]) -> typing.Literal["opening"] | None: ...
 
 global___ProgramDetails = ProgramDetails
@@ -765,10 +775,12 @@ class NodeTime(google.protobuf.message.Message):
     PLACE_FIELD_NUMBER: builtins.int
     MEDIAN_NS_FIELD_NUMBER: builtins.int
     SHARE_FIELD_NUMBER: builtins.int
+    SHAPES_FIELD_NUMBER: builtins.int
     node: builtins.str
     place: builtins.str
     median_ns: builtins.float
     share: builtins.float
+    shapes: builtins.str
     def __init__(
         self,
         *,
@@ -776,8 +788,9 @@ class NodeTime(google.protobuf.message.Message):
         place: builtins.str = ...,
         median_ns: builtins.float = ...,
         share: builtins.float = ...,
+        shapes: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["median_ns", b"median_ns", "node", b"node", "place", b"place", "share", b"share"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["median_ns", b"median_ns", "node", b"node", "place", b"place", "shapes", b"shapes", "share", b"share"]) -> None: ...
 
 global___NodeTime = NodeTime
 

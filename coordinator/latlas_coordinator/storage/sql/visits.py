@@ -21,6 +21,8 @@ from latlas_coordinator.storage.packing import (
     conditions_from_json,
     conditions_to_json,
     items_from_json,
+    opening_from_json,
+    opening_to_json,
     pack_nodes,
     pack_samples,
     unpack_nodes,
@@ -29,7 +31,7 @@ from latlas_coordinator.storage.packing import (
 from latlas_coordinator.storage.sql import schema as db
 from latlas_coordinator.storage.sql.engine import SqlBase
 from latlas_coordinator.storage.sql.work import campaign_is_there, no_campaign
-from latlas_latency.measurement import PLAIN, PROFILED, Opening, Visit
+from latlas_latency.measurement import PLAIN, PROFILED, Visit
 
 
 class VisitRows(SqlBase):
@@ -123,7 +125,7 @@ class VisitRows(SqlBase):
                     warmup_runs=row.warmup_runs,
                     series=(unpack_samples(row.network_samples), *nodes),
                     conditions=conditions_from_json(row.conditions),
-                    opening=None if row.opening is None else Opening(**row.opening),
+                    opening=None if row.opening is None else opening_from_json(row.opening),
                 )
             )
         return visits
@@ -279,6 +281,6 @@ class _Group:
                 "conditions": conditions_to_json(visit.conditions),
                 "network_samples": pack_samples(visit.series[0]),
                 "node_samples": pack_nodes(visit.nodes) if visit.nodes else None,
-                "opening": None if visit.opening is None else vars(visit.opening),
+                "opening": None if visit.opening is None else opening_to_json(visit.opening),
             }
         )
