@@ -18,6 +18,9 @@ from latlas_ops.writers._tflite_plan import Step
 if TYPE_CHECKING:
     from latlas_ops.writers._tflite_nodes import _Model
 
+MASKING = "masked"
+"""How the parts of an op are called that add the mask of causal attention and read the sum."""
+
 
 def layer_norm(model: _Model, step: Step) -> None:
     """Mean and variance over the features, in the operators that converters write."""
@@ -90,14 +93,16 @@ def attention(model: _Model, step: Step) -> None:
     scaled = model.add(
         step, "MUL", (scores, scale), record(schema.MulOptionsT), part="scaled", shape=square
     )
+    to_shares = "shares"
     if "causal" in node.attributes:
+        to_shares = f"{MASKING}_shares"
         mask = np.triu(np.full((length, source), MASKED, dtype=np.float32), 1)
         inputs = (scaled, model.file.constant(f"causal_mask_{length}", mask))
         scaled = model.add(
-            step, "ADD", inputs, record(schema.AddOptionsT), part="masked", shape=square
+            step, "ADD", inputs, record(schema.AddOptionsT), part=MASKING, shape=square
         )
     softmax = record(schema.SoftmaxOptionsT, beta=1.0)
-    shares = model.add(step, "SOFTMAX", (scaled,), softmax, part="shares", shape=square)
+    shares = model.add(step, "SOFTMAX", (scaled,), softmax, part=to_shares, shape=square)
     mixed = product(shares, value, "mixed", (batch, heads, length, each), turned=False)
     merged = moved(mixed, "merged", (batch, length, heads, each))
     reshaped(merged, "", batch, length, width)

@@ -1,8 +1,10 @@
 """TFLite models in int8: quantised by `ai-edge-quantizer`, all that it can quantise.
 
 Weights and activations are int8, inputs and outputs of the model as well; weights have one scale
-per channel. Names of tensors stay as they are; what is put in between is named after what it
-converts.
+per channel. What adds the mask of causal attention, and the softmax that reads the sum, stay
+float32: one scale for scores and for a mask of -30,000 would round every score to zero. They are
+known by the names that `tflite_writer` gives them. Names of tensors stay as they are; what is put
+in between is named after what it converts.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ def quantise_tflite(model: bytes, calibration: NDArray[Any]) -> bytes:
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+        from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+        from latlas_ops.writers._tflite_sequence_nodes import MASKING
     except ImportError as error:
         raise MissingDependencyError(
             'quantising a TFLite model needs ai-edge-quantizer: pip install "latlas[int8]"'
@@ -66,6 +71,11 @@ def quantise_tflite(model: bytes, calibration: NDArray[Any]) -> bytes:
         warnings.simplefilter("ignore")
         try:
             job = quantizer.Quantizer(bytearray(model), recipe.static_wi8_ai8())
+            job.update_quantization_recipe(
+                f"/{MASKING}",
+                qtyping.TFLOperationName.ALL_SUPPORTED,
+                algorithm_key=AlgorithmName.NO_QUANTIZE,
+            )
             ranges = job.calibrate(
                 {signature: [{name: batch} for batch in batches]}, num_threads=threads
             )
