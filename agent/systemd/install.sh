@@ -7,6 +7,7 @@
 # onnx unless given: onnx, litert, torch, or several as onnx,litert. With `none` pip adds no runtime,
 # and with PYTHON=python3 what that Python has already installed is used, as on a Jetson.
 set -eu
+umask 022 # the service runs as a user of its own, who must be able to read what is installed
 
 fail() { echo "error: $*" >&2; exit 1; }
 
@@ -14,13 +15,14 @@ coordinator=${1:-}
 extra=${2:-onnx}
 python=${3:-python3}
 case $coordinator in
+  *[!A-Za-z0-9.:_-]*) fail "not an address: $coordinator" ;;
   *:*) ;;
   *) fail "usage: sudo sh install.sh COORDINATOR:PORT [EXTRA [PYTHON]]" ;;
 esac
 here=$(cd "$(dirname "$0")" && pwd)
 root=${DESTDIR:-} # for tests
 set -- "$here"/latlas-*.whl
-[ $# = 1 ] && [ -e "$1" ] || fail "exactly one latlas-*.whl must lie in $here"
+[ $# = 1 ] && [ -e "$1" ] || fail "exactly one latlas-*.whl must lie in $here: $*"
 wheel=$1
 [ -e "$here/latlas-agent.service" ] || fail "latlas-agent.service must lie in $here"
 [ "$(id -u)" = 0 ] || [ -n "$root" ] || fail "it needs root: sudo sh install.sh ..."
@@ -45,6 +47,8 @@ fi
 mkdir -p "$root/etc/default" "$root/etc/systemd/system"
 if [ ! -e "$root/etc/default/latlas-agent" ]; then
   printf 'COORDINATOR=%s\nOPTIONS=\n' "$coordinator" >"$root/etc/default/latlas-agent"
+elif ! grep -q '^COORDINATOR=' "$root/etc/default/latlas-agent"; then
+  printf 'COORDINATOR=%s\n' "$coordinator" >>"$root/etc/default/latlas-agent"
 else # the options are the user's
   sed -i "s|^COORDINATOR=.*|COORDINATOR=$coordinator|" "$root/etc/default/latlas-agent"
 fi

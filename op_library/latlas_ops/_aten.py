@@ -174,7 +174,8 @@ class Translator:
         """A value in another shape; a step where one is known that does it."""
         if isinstance(value, Viewed) and not value.in_order:
             whole = value.base.shape
-            if value.axes == (0, 2, 1, 3, 4) and tuple(shape) == whole:
+            channels_split = len(whole) == 4 and value.sizes[3:] == whole[2:]
+            if value.axes == (0, 2, 1, 3, 4) and channels_split and tuple(shape) == whole:
                 return self.step("shuffle", (value.base,), whole, {"groups": value.sizes[1]})
             if math.prod(value.shape[1:-1]) == shape[1] and len(shape) == 3:
                 return self.settled(value, tuple(shape))
@@ -184,6 +185,8 @@ class Translator:
             raise self.refuse("there is no primitive that reshapes this")
         if shape[0] != base.shape[0]:
             raise self.refuse(f"it moves the batch axis, {base.shape} to {tuple(shape)}")
+        if math.prod(shape) != math.prod(base.shape):
+            raise self.refuse(f"it makes {tuple(shape)} of {base.shape}")
         if tuple(shape) == base.shape:
             return base
         return Viewed(base, tuple(shape), tuple(range(len(shape))))

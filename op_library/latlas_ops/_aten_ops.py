@@ -137,13 +137,20 @@ def _layer_norm(of: Translator, node: Any, given: Arguments) -> Value:
     return of.step("layer_norm", (tensor,), tensor.shape, attributes, recipe)
 
 
+def _before_softmax(of: Translator, scores: Scores) -> Scores:
+    """Scores of attention that no softmax has turned into shares yet."""
+    if scores.shares:
+        raise of.refuse("there is no primitive that changes the shares of attention")
+    return scores
+
+
 def _softmax(of: Translator, node: Any, given: Arguments) -> Value:
     value = of.value(node.args[0])
     rank = len(of.shape_of(node))
     if given["dim"] not in (-1, rank - 1):
         raise of.refuse("there is no softmax but that over the last axis")
     if isinstance(value, Scores):
-        return replace(value, shares=True)
+        return replace(_before_softmax(of, value), shares=True)
     tensor = of.tensor(node.args[0])
     if len(tensor.shape) not in (_VECTOR, _SEQUENCE):
         raise of.refuse(f"there is no softmax of a tensor {tensor.shape}")
@@ -198,8 +205,14 @@ def _mean(of: Translator, node: Any, given: Arguments) -> Value:
     value = of.value(node.args[0])
     shape = of.shape_of(node.args[0])
     axes = tuple(sorted(axis % len(shape) for axis in given["dim"] or range(len(shape))))
-    pixels = isinstance(value, Viewed) and value.in_order and len(value.base.shape) == _IMAGE
-    if pixels and isinstance(value, Viewed) and len(shape) == _SEQUENCE and axes == (2,):
+    if (
+        isinstance(value, Viewed)
+        and value.in_order
+        and len(value.base.shape) == _IMAGE
+        and value.sizes[:2] == value.base.shape[:2]
+        and len(shape) == _SEQUENCE
+        and axes == (2,)
+    ):
         tensor = value.base
     else:
         tensor = of.tensor(node.args[0])
@@ -233,7 +246,7 @@ def _mul(of: Translator, node: Any, given: Arguments) -> Value:
     value, other = of.value(given["self"]), given["other"]
     if _is_number(other):
         if isinstance(value, Scores):
-            return replace(value, scale=value.scale * other)
+            return replace(_before_softmax(of, value), scale=value.scale * other)
         if other == 1:
             return value
         if other == 0:
@@ -241,7 +254,8 @@ def _mul(of: Translator, node: Any, given: Arguments) -> Value:
     left, right = of.tensor(given["self"]), of.tensor(other)
     if left.shape[2:] == (1, 1):
         left, right = right, left
-    if right.shape not in (left.shape, (*left.shape[:2], 1, 1)):
+    of_channels = len(left.shape) == _IMAGE and right.shape == (*left.shape[:2], 1, 1)
+    if right.shape != left.shape and not of_channels:
         raise of.refuse(f"there is no product of {left.shape} and {right.shape}")
     return of.step("mul", (left, right), left.shape)
 
@@ -249,7 +263,7 @@ def _mul(of: Translator, node: Any, given: Arguments) -> Value:
 def _div(of: Translator, node: Any, given: Arguments) -> Value:
     value, other = of.value(given["self"]), given["other"]
     if isinstance(value, Scores) and _is_number(other):
-        return replace(value, scale=value.scale / other)
+        return replace(_before_softmax(of, value), scale=value.scale / other)
     raise of.refuse("there is no quotient, but for the scores of attention")
 
 

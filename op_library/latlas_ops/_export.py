@@ -101,11 +101,19 @@ def content_of(module: nn.Module, examples: Sequence[torch.Tensor]) -> tuple[obj
     None where an attribute of some part is not plain data, so that the key would not tell.
     """
     parts: list[object] = [tuple((tuple(one.shape), one.dtype) for one in examples)]
+    first: dict[int, int] = {}  # identity of a tensor or part → when it came first: tied or not
+
+    def tied(value: object) -> int:
+        return first.setdefault(id(value), len(first))
+
     for path, part in module.named_modules(remove_duplicate=False):
         values: list[object] = []
         for name, value in sorted(vars(part).items()):
             if name in ("_parameters", "_buffers"):
-                found = {key: None if t is None else (t.shape, t.dtype) for key, t in value.items()}
+                found = {
+                    key: None if t is None else (t.shape, t.dtype, tied(t))
+                    for key, t in value.items()
+                }
                 values.append((name, tuple(found.items())))
             elif name.startswith("_forward") and value:
                 return None  # hooks, which may change what it computes
@@ -114,7 +122,7 @@ def content_of(module: nn.Module, examples: Sequence[torch.Tensor]) -> tuple[obj
                 if plain is None:
                     return None
                 values.append((name, plain))
-        parts.append((path, type(part), tuple(values)))
+        parts.append((path, type(part), tied(part), tuple(values)))
     return tuple(parts)
 
 
@@ -127,7 +135,7 @@ def _plain(value: object) -> tuple[object, ...] | None:
         return None if None in parts else (type(value), *parts)
     if isinstance(value, dict):
         return _plain([one for item in value.items() for one in item])
-    if callable(value) and getattr(value, "__module__", "").startswith("torch."):
+    if callable(value) and (getattr(value, "__module__", None) or "").startswith("torch."):
         return (value,)  # such as the activation of a TransformerEncoderLayer
     return None
 

@@ -15,6 +15,7 @@ where one has a default, the description holds it only where it differs.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,7 @@ from latlas_ops.opspec import OpSpec
 GRAPH = "graph"
 """Name of the kind, and of its attribute."""
 
+_MAX_BYTES = 1 << 20
 _MAX_STEPS = 10_000
 _MAX_INTEGER = 1 << 40
 _LIMITS = {"padding": (0, _MAX_INTEGER), "start": (0, _MAX_INTEGER), "causal": (1, 1)}
@@ -74,6 +76,8 @@ def _pool(mode: str) -> _Primitive:
     def emit(
         graph: GraphBuilder, part: str, tensors: Sequence[str], given: Mapping[str, int]
     ) -> str:
+        if 2 * given["padding"] > given["kernel"]:
+            raise InvalidInputError(f"{part}: the padding is more than half of the kernel")
         return graph.pool(
             part, tensors[0], mode, given["kernel"], given["stride"], given["padding"]
         )
@@ -160,7 +164,8 @@ _PRIMITIVES: Mapping[str, _Primitive] = {
 
 def _mul(graph: GraphBuilder, part: str, tensor: str, scale: str) -> str:
     shape, factor = graph.shape(tensor), graph.shape(scale)
-    if factor not in (shape, (shape[0], 1, 1)):
+    of_channels = len(shape) == 3 and factor == (shape[0], 1, 1)
+    if factor != shape and not of_channels:
         raise InvalidInputError(f"{part}: cannot multiply {shape} by {factor}")
     return graph.scale(part, tensor, scale)
 
@@ -190,6 +195,10 @@ def steps_of(description: str, n_inputs: int) -> tuple[Step, ...]:
     Raises:
         InvalidInputError: it is no such description; the step is named.
     """
+    if len(description) > _MAX_BYTES:
+        raise InvalidInputError(
+            f"a graph is described in {len(description)} characters, of at most {_MAX_BYTES}"
+        )
     try:
         rows = json.loads(description)
         steps = tuple(Step(*row) for row in rows)
@@ -244,8 +253,11 @@ def _lower_graph(op: OpSpec, graph: GraphBuilder, inputs: Sequence[str]) -> str:
             if len(graph.shape(source)) not in schema.ranks:
                 raise InvalidInputError(f"{part} cannot read a tensor {graph.shape(source)}")
         tensors.append(schema.emit(graph, part, sources, step.attributes))
-        if min(graph.shape(tensors[-1])) < 1:
+        shape = graph.shape(tensors[-1])
+        if min(shape) < 1:
             raise InvalidInputError(f"{part}: nothing is left of {graph.shape(sources[0])}")
+        if math.prod(shape) > _MAX_INTEGER:
+            raise InvalidInputError(f"{part}: gives more than {_MAX_INTEGER} numbers")
     return tensors[-1]
 
 

@@ -7,6 +7,7 @@ when a module is.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas_ops._trace import State, Trace
-from latlas_ops.errors import InvalidInputError, MissingDependencyError
+from latlas_ops.errors import InvalidInputError, MissingDependencyError, UnsupportedModuleError
 from latlas_ops.graph_kind import GRAPH, describe
 from latlas_ops.network import Network
 from latlas_ops.opspec import OpSpec
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 _CACHE_SIZE = 256
+_lock = threading.Lock()
 _cache: OrderedDict[tuple[object, ...], Trace] = OrderedDict()
 
 
@@ -113,14 +115,16 @@ def cached_trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> T
     """The steps of a module; exported once for all modules of the same content."""
     export = _exporter()
     key = export.content_of(module, examples)
-    if key is not None and key in _cache:
-        _cache.move_to_end(key)
-        return _cache[key]
+    with _lock:
+        if key is not None and key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
     trace: Trace = export.trace_module(module, examples)
     if key is not None:
-        _cache[key] = trace
-        if len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
+        with _lock:
+            _cache[key] = trace
+            if len(_cache) > _CACHE_SIZE:
+                _cache.popitem(last=False)
     return trace
 
 
@@ -142,4 +146,11 @@ def op_of(trace: Trace) -> OpSpec:
         InvalidInputError: an input has no influence on the output.
     """
     inputs = [shape[1:] for shape in trace.input_shapes]
-    return OpSpec.of(GRAPH, *inputs, **{GRAPH: describe(trace.steps)})
+    op = OpSpec.of(GRAPH, *inputs, **{GRAPH: describe(trace.steps)})
+    wanted = trace.shape(trace.output)[1:]
+    if op.outputs[0] != wanted:
+        raise UnsupportedModuleError(
+            f"the module gives {wanted} where its translation gives {op.outputs[0]}; please report "
+            "it, and export the module with torch.onnx.export to measure it meanwhile"
+        )
+    return op

@@ -8,7 +8,7 @@ from latlas_coordinator.domain import TABLE, LatencyModelRecord
 from latlas_coordinator.handlers.latency_models import ModelCache
 from latlas_coordinator.storage import Store
 from latlas_latency.table import LookupTable
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import InvalidInputError, NotFoundError
 from latlas_ops.space import SearchSpace
 from latlas_ops.spaces import get_space
 
@@ -34,11 +34,19 @@ def render(store: Store, models: ModelCache, name: str, resolution: str) -> str:
         raise InvalidInputError(
             f"{record.name!r} is a predictor ({record.kind}): only a table has entries per op"
         )
-    space = get_space(record.space) if record.space else None
+    space = _space(record)
     choices = _resolutions(space)
     shown = _chosen(choices, resolution, record)
     found = kind_map(table) if space is None else space_map(table, space, shown)
     return views.table_page(record, found, [one.name for one in records], choices, shown)
+
+
+def _space(record: LatencyModelRecord) -> SearchSpace | None:
+    """The space of a table; None without one, or if it is one of somebody's own that is gone."""
+    try:
+        return get_space(record.space) if record.space else None
+    except NotFoundError:
+        return None
 
 
 def _resolutions(space: SearchSpace | None) -> tuple[int | float, ...]:

@@ -20,7 +20,7 @@ from latlas_latency.plain_building import build_alone_table, build_chained_table
 from latlas_latency.table import LookupTable
 from latlas_latency.table_building import build_table as build_in_situ_table
 from latlas_latency.validation import Validation
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import InvalidInputError, SpaceMismatchError
 from latlas_ops.space import SearchSpace
 from latlas_ops.spaces import get_space
 
@@ -85,7 +85,7 @@ class ModelSource:
                 "has"
             )
         target = store.get_target(status.campaign.target)
-        return cls(store, status.campaign, get_space(status.campaign.space), target)
+        return cls(store, status.campaign, space_of(store, status.campaign), target)
 
     def observations(self, roles: Collection[Role]) -> list[Observation]:
         """What tasks of these roles have measured."""
@@ -161,4 +161,22 @@ def provisional_table(store: Store, campaign: Campaign) -> Tabulated:
     Raises: as `latency_models.build_table`.
     """
     target = store.get_target(campaign.target)
-    return ModelSource(store, campaign, get_space(campaign.space), target).table()
+    return ModelSource(store, campaign, space_of(store, campaign), target).table()
+
+
+def space_of(store: Store, campaign: Campaign) -> SearchSpace:
+    """The space that a campaign profiled.
+
+    Raises:
+        NotFoundError: it is not there any more.
+        SpaceMismatchError: it is there in another version.
+    """
+    space = get_space(campaign.space)
+    for progress in store.list_tasks(campaign.name):
+        arch = progress.task.arch
+        if arch is not None and arch.version != space.version:
+            raise SpaceMismatchError(
+                f"campaign {campaign.name!r} profiled version {arch.version} of the space "
+                f"{space.name!r}, and version {space.version} is there now: start a campaign anew"
+            )
+    return space

@@ -324,7 +324,8 @@ def _subjects(request: query_pb2.PredictRequest) -> Subjects:
     if given.version != space.version:
         raise SpaceMismatchError(
             f"architectures are of space {space.name!r} version {given.version}, this coordinator "
-            f"has version {space.version}: install the same release on both sides"
+            f"has version {space.version}: install the same release on both sides, or for a space "
+            "of your own give both the same file in LATLAS_SPACES"
         )
     n_genes = len(space.genes)
     if given.n_archs < 0 or len(given.packed_genes) != given.n_archs * n_genes:

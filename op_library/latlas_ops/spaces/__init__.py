@@ -73,12 +73,18 @@ def register_space(space: SearchSpace) -> None:
 
 
 def _equal(one: SearchSpace, other: SearchSpace) -> bool:
-    """Whether two spaces have the same genes and the same ops in the same slots."""
-    return (one.genes, one.slots, one.slot_entries.ops) == (
-        other.genes,
-        other.slots,
-        other.slot_entries.ops,
-    )
+    """Whether two spaces have the same ops for the same choices, and are wired alike."""
+
+    def parts(space: SearchSpace) -> tuple[object, ...]:
+        tables = [table.tolist() for table in space.slot_entries.tables]
+        wired = [
+            tuple(space.slot_sources(index, arch.genes))
+            for arch in space.archs(space.extremes())
+            for index in range(len(space.slots))
+        ]
+        return space.genes, space.slots, space.slot_entries.ops, tables, wired
+
+    return parts(one) == parts(other)
 
 
 def space_names() -> tuple[str, ...]:

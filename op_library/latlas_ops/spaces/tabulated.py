@@ -67,6 +67,11 @@ class Space(SearchSpace):
     def __post_init__(self) -> None:
         if not self.placed:
             raise InvalidInputError(f"space {self.name!r} has no slots")
+        for gene in self.genes:
+            if gene.parent is not None:
+                raise InvalidInputError(
+                    f"space {self.name!r}: gene {gene.name!r} depends on another"
+                )
         for index, slot in enumerate(self.placed):
             self._check(index, slot)
 
@@ -74,8 +79,6 @@ class Space(SearchSpace):
         who = f"space {self.name!r}: slot {index} ({slot.name})"
         if any(not 0 <= gene < len(self.genes) for gene in slot.genes):
             raise InvalidInputError(f"{who} has genes {slot.genes} of {len(self.genes)}")
-        if any(self.genes[gene].parent is not None for gene in slot.genes):
-            raise InvalidInputError(f"{who} depends on a gene that may have no effect")
         n_ops = int(np.prod(self._sizes(slot), initial=1))
         if len(slot.ops) != n_ops:
             raise InvalidInputError(f"{who} has {len(slot.ops)} ops for {n_ops} combinations")
@@ -201,7 +204,7 @@ class Space(SearchSpace):
                 PlacedOps(
                     str(slot["name"]),
                     _integers(slot["genes"]),
-                    tuple(None if i == INACTIVE else ops[i] for i in _integers(slot["ops"])),
+                    tuple(None if i == INACTIVE else _at(ops, i) for i in _integers(slot["ops"])),
                     _integers(slot["sources"]),
                 )
                 for slot in record["slots"]
@@ -217,6 +220,12 @@ def _gene(record: Any) -> Gene:
     if not all(type(choice) in (int, float) for choice in choices):
         raise TypeError(f"choices {choices!r:.80}")
     return Gene(str(record["name"]), choices, labels=tuple(map(str, record["labels"])))
+
+
+def _at(ops: Sequence[OpSpec], index: int) -> OpSpec:
+    if index < 0:
+        raise IndexError(f"op {index}")
+    return ops[index]
 
 
 def _integers(values: Any) -> tuple[int, ...]:
