@@ -227,8 +227,8 @@ def weights_of(network: Network) -> Weights:
 
 
 def relative_error(output: NDArray[Any], expected: NDArray[np.float64]) -> float:
-    """Largest difference over the largest expected value."""
-    if output.shape != expected.shape:
+    """Largest difference over the largest expected value; infinite for what is no number."""
+    if output.shape != expected.shape or not np.isfinite(output).all():
         return math.inf
     difference, largest = np.abs(output - expected).max(), np.abs(expected).max()
     return float(difference / largest if largest else difference)

@@ -207,10 +207,16 @@ class Worker:
 
 
 def _computed(session: Session) -> Computed | None:
-    """What the program computes, by one more inference; None where its session does not tell."""
+    """What the program computes, by one more inference; None where its session does not tell.
+
+    The program has been measured by then, which nothing that goes wrong here may undo.
+    """
     if not isinstance(session, TellingSession):
         return None
-    return Computed(session.inputs, digests(session.outputs()))
+    try:
+        return Computed(session.inputs, digests(session.outputs()))
+    except Exception:
+        return None
 
 
 def _series(timing: Timing, profiled: ProfiledSession | None) -> tuple[Series, ...]:

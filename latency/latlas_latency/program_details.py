@@ -74,8 +74,8 @@ class ProgramDetails:
             that tells one figure for each visit, the last two are NaN: medians have no tail.
         n_runs: samples that they were taken from.
         visits: the same of every visit, those left out included, in order of round.
-        opening: what it took to get the program going, at its first visit; None where no visit
-            tells.
+        opening: what it took to get the program going, at the first visit that tells what it
+            computes, or the first at all; None where no visit tells.
         nodes: its nodes in order of execution; empty where they were not timed.
         profiled_ns: median inference while nodes were timed, which slows it; NaN without.
         table: the target's table that has measured most of these nodes; empty without one.
@@ -158,10 +158,15 @@ def program_details(
         p99_ns=p99_ns,
         n_runs=len(samples_ns),
         visits=tuple(sorted(tails, key=lambda tail: tail.round)),
-        opening=min(opened, key=lambda visit: visit.started_ns).opening if opened else None,
+        opening=min(opened, key=_when_told).opening if opened else None,
         nodes=_nodes(profiled),
         profiled_ns=_median_ns([visit.network_ns for visit in profiled]),
     )
+
+
+def _when_told(visit: Visit) -> tuple[bool, int]:
+    """Earliest first, those last whose agent does not tell what the program computes."""
+    return visit.opening is None or visit.opening.computed is None, visit.started_ns
 
 
 def _tail(visit: Visit, *, left_out: bool) -> VisitTail:

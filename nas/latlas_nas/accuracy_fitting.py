@@ -31,6 +31,7 @@ _LEARNING_RATE = 3e-3
 _WEIGHT_DECAY = 4.0
 _FEWEST_LABELS = 2 * _MEMBERS
 _FOLDS = 5
+_FEWEST_TO_JUDGE = _FEWEST_LABELS * _FOLDS // (_FOLDS - 1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,11 @@ def cross_judge_accuracy_predictor(
     Raises:
         InvalidInputError: too few labels.
     """
+    if len(labels) < _FEWEST_TO_JUDGE:
+        raise InvalidInputError(
+            f"judging an accuracy predictor on its own labels needs {_FEWEST_TO_JUDGE} or more, "
+            f"got {len(labels)}"
+        )
     fold = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
     measured, predicted = np.zeros(len(labels)), np.zeros(len(labels))
     inside = 0.0

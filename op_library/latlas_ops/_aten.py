@@ -72,7 +72,6 @@ class Translator:
         for index, name in enumerate(input_names):
             shape = self.trace.input_shapes[index]
             self.values[by_name[name]] = Tensor(index, shape, by_name[name])
-        self.batch = self.trace.input_shapes[0][0]
 
     # -- errors and look-ups ---------------------------------------------------------------------
 

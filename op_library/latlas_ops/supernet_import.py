@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from latlas_ops._aten import Arguments, Translator, Value
 from latlas_ops._trace import Trace
-from latlas_ops.errors import InvalidInputError
+from latlas_ops.errors import InvalidInputError, UnsupportedModuleError
 from latlas_ops.module_import import as_tensors, cached_trace, op_of
 from latlas_ops.network import NETWORK_INPUT
 from latlas_ops.opspec import OpSpec
@@ -158,7 +158,9 @@ def _candidate_ops(
     for label, candidate in candidates.items():
         try:
             trace = cached_trace(candidate, examples)
-            ops.append(op_of(trace) if trace.steps or len(shapes) > 1 else None)
+            if not trace.steps and len(shapes) > 1:
+                raise UnsupportedModuleError("it gives one of its inputs as it is")
+            ops.append(op_of(trace) if trace.steps else None)
         except InvalidInputError as error:
             raise type(error)(f"candidate {label!r} of {path!r}: {error}") from error
     return tuple(ops)

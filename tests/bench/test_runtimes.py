@@ -103,6 +103,7 @@ def test_errors_are_shares_of_the_largest_output(agreement: ModuleType) -> None:
     assert agreement.relative_error(np.array([[1.5, -4.0]]), expected) == pytest.approx(0.125)
     assert agreement.relative_error(np.zeros((1, 2)), np.zeros((1, 2))) == 0
     assert agreement.relative_error(np.zeros((2, 1)), expected) == math.inf
+    assert agreement.relative_error(np.full_like(expected, math.nan), expected) == math.inf
 
 
 def test_an_environment_is_weighed_and_loads_nothing_heavy(

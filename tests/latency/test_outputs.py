@@ -86,6 +86,16 @@ def test_what_is_off_between_the_kept_numbers_shows_in_the_norm() -> None:
     assert output_error(computed(wrong), computed(right)) > 0.5
 
 
+def test_what_is_no_number_is_as_wrong_as_can_be() -> None:
+    assert output_error(computed(np.array([math.nan])), computed(np.ones(1))) == math.inf
+
+
+def test_the_norm_of_a_large_output_is_that_of_all_its_numbers() -> None:
+    numbers = np.random.default_rng(0).standard_normal(200_001)
+    (digest,) = digests([numbers])
+    assert digest.norm == pytest.approx(np.linalg.norm(numbers))
+
+
 @pytest.mark.parametrize(
     ("one", "reference", "why"),
     [
@@ -97,7 +107,7 @@ def test_what_is_off_between_the_kept_numbers_shows_in_the_norm() -> None:
             computed(np.ones((3, 2))),
             "output 0 has the shape 2x3, .* 3x2",
         ),
-        (computed(np.array([math.nan])), computed(np.ones(1)), "its output 0 holds what is no"),
+        (computed(np.ones(1)), computed(np.array([math.nan])), "reference's output 0 holds what"),
         (
             Computed(("float32 1x3x3x8",), digests([np.ones(2)])),
             computed(np.ones(2)),

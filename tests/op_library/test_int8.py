@@ -130,6 +130,25 @@ def test_every_kind_can_be_quantised(example_op: OpSpec, run_onnx: RunOnnx) -> N
     assert np.isfinite(run_onnx(model, unseen(network))).all()
 
 
+def test_masked_attention_stays_float_whatever_its_nodes_are_called() -> None:
+    shape, sizes = (5, 12), {"heads": 2, "cross_heads": 4, "qkv_features": 8, "ffn_features": 20}
+    network = Network.chain([OpSpec.of("decoder_layer", shape, shape, **sizes)])
+    named = onnx.load_from_string(write_onnx(network).model_bytes)
+    unnamed = onnx.load_from_string(write_onnx(network).model_bytes)
+    for node in unnamed.graph.node:
+        node.name = ""
+
+    def quantised(model: onnx.ModelProto) -> int:
+        made = quantise_onnx(model.SerializeToString(), drawn_inputs(network.input_shape, 4))
+        nodes = onnx.load_from_string(made).graph.node
+        sums = {node.output[0] for node in nodes if node.op_type == "Add"}
+        of_sums = [node for node in nodes if node.op_type == "Softmax" and sums & set(node.input)]
+        assert len(of_sums) == 1  # that of the self-attention; the other's input is quantised
+        return sum(node.op_type == "QuantizeLinear" for node in nodes)
+
+    assert quantised(unnamed) == quantised(named) > 0
+
+
 @needs_litert
 def test_every_kind_can_be_quantised_for_tflite(example_op: OpSpec) -> None:
     network = Network.chain([example_op])

@@ -150,7 +150,8 @@ def _require_sense(args: argparse.Namespace) -> None:
             raise InvalidInputError("--require with a percentage needs --against MODEL")
     from latlas.gate import LEAST_ROUNDS
 
-    if any(one.is_of_outputs for one in args.require) and not (args.against or "," in args.targets):
+    compared = args.against or len(_names(args.targets)) > 1
+    if any(one.is_of_outputs for one in args.require) and not compared:
         raise InvalidInputError(
             "--require with an error needs something to compare with: --against MODEL, or a second "
             "target"
@@ -159,9 +160,14 @@ def _require_sense(args: argparse.Namespace) -> None:
         raise InvalidInputError(f"--require needs --rounds {LEAST_ROUNDS} or more")
 
 
+def _names(names: str) -> list[str]:
+    """Names between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+
+
 def _targets(lab: Lab, names: str) -> list[Target]:
     there = {target.name: target for target in lab.targets()}
-    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
+    wanted = _names(names)
     for name in wanted:
         if name not in there:
             raise NotFoundError(f"no target {name!r}; there are: {', '.join(there) or 'none'}")

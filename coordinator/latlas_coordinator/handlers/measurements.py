@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from latlas_coordinator.domain import TABLE, MeasurePlan, Role, Task, VisitKey, VisitSummary
+from latlas_coordinator.domain import MeasurePlan, Role, Task, VisitKey, VisitSummary
+from latlas_coordinator.handlers.coverage import TimedKernels
 from latlas_coordinator.storage import Store
 from latlas_coordinator.suspecting import replaced_visits
 from latlas_latency.measurement import (
@@ -19,12 +20,7 @@ from latlas_latency.measurement import (
     visit_flags,
 )
 from latlas_latency.observations import Observation, undisturbed
-from latlas_latency.program_details import (
-    Kernel,
-    ProgramDetails,
-    kernels_of,
-    program_details,
-)
+from latlas_latency.program_details import ProgramDetails, program_details
 from latlas_ops.errors import InvalidInputError
 
 _AnyVisit = TypeVar("_AnyVisit", Visit, VisitSummary)
@@ -76,7 +72,7 @@ def _flags(visit: VisitSummary, usual: Mapping[str, UsualClocks]) -> tuple[str, 
     return tuple(sorted(flag.value for flag in flags))
 
 
-def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
+def describe_programs(store: Store, timed: TimedKernels, campaign: str) -> list[ProgramDetails]:
     """What was measured of every program of a campaign that measures programs.
 
     Figures leave out visits that were disturbed, or are of a slow or fast stretch, where better
@@ -110,26 +106,8 @@ def describe_programs(store: Store, campaign: str) -> list[ProgramDetails]:
     ]
     if not any(details.nodes for details in found):
         return found
-    kernels = _kernels_of_tables(store, wanted.target)
+    kernels = timed.of_tables(store, wanted.target)
     return [details.with_coverage(kernels) for details in found]
-
-
-def _kernels_of_tables(store: Store, target: str) -> dict[str, frozenset[Kernel]]:
-    """Name of a table of the target → what its cover networks made the runtime compute."""
-    by_campaign = {
-        record.name: record.campaign
-        for record in store.list_latency_models()
-        if record.kind == TABLE and record.campaign and record.target.name == target
-    }
-    timed = {
-        campaign: kernels_of(
-            visit
-            for visits in store.read_visits(campaign, {Role.COVER}).values()
-            for visit in visits
-        )
-        for campaign in set(by_campaign.values())
-    }
-    return {table: timed[campaign] for table, campaign in by_campaign.items()}
 
 
 def read_observations(

@@ -19,6 +19,7 @@ from latlas_coordinator.handlers import (
     suspicion,
     targets,
 )
+from latlas_coordinator.handlers.coverage import TimedKernels
 from latlas_coordinator.live.coordinator import Coordinator, stopping_error
 from latlas_latency.details_wire import details_to_message
 from latlas_latency.judgement_wire import revalidation_to_message
@@ -49,6 +50,7 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
         self._store = coordinator.store
         self._workers = coordinator.workers
         self._models = latency_models.ModelCache()
+        self._timed = TimedKernels()
 
     # -- devices and targets ---------------------------------------------------------------
 
@@ -163,7 +165,7 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
     ) -> query_pb2.DescribeProgramsResponse:
         """See `query.proto`."""
         found = await self._workers.compute(
-            measurements.describe_programs, self._store, request.name
+            measurements.describe_programs, self._store, self._timed, request.name
         )
         return query_pb2.DescribeProgramsResponse(
             programs=[details_to_message(details) for details in found]

@@ -133,7 +133,10 @@ def opening_to_json(opening: Opening) -> Json:
 
 
 def opening_from_json(record: Mapping[str, Any]) -> Opening:
-    """Inverse of `opening_to_json`; also of records made before programs told what they compute."""
+    """Inverse of `opening_to_json`; also of records made before programs told what they compute.
+
+    Figures of a newer version are passed over.
+    """
     computed = None
     if (found := record.get("computed")) is not None:
         outputs = (
@@ -141,7 +144,9 @@ def opening_from_json(record: Mapping[str, Any]) -> Opening:
             for one in found["outputs"]
         )
         computed = Computed(tuple(found["inputs"]), tuple(outputs))
-    return Opening(**{**record, "computed": computed})
+    known = {field.name for field in dataclasses.fields(Opening)}
+    kept = {name: value for name, value in record.items() if name in known}
+    return Opening(**{**kept, "computed": computed})
 
 
 def device_to_json(device: Device) -> Json:

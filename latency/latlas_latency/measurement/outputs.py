@@ -15,6 +15,8 @@ MOST_VALUES = 256
 """Numbers kept of all outputs of a program together; `_LEAST_VALUES` of each at any rate."""
 
 _LEAST_VALUES = 4
+_CHUNK = 1 << 16
+"""Numbers squared at once: a large output is not copied."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def _digest(array: NDArray[np.generic], n_values: int) -> OutputDigest:
     shape = tuple(map(int, array.shape))
     flat = np.asarray(array).reshape(-1)
     kept = np.unique(np.linspace(0, max(0, flat.size - 1), n_values).round().astype(np.int64))
-    with np.errstate(over="ignore"):
-        norm = math.sqrt(float(np.square(flat, dtype=np.float64).sum()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = (flat[first : first + _CHUNK] for first in range(0, flat.size, _CHUNK))
+        norm = math.sqrt(sum(float(np.square(part, dtype=np.float64).sum()) for part in parts))
         values = flat[kept[: flat.size]].astype(np.float32)
     if not (math.isfinite(norm) and np.isfinite(values).all()):
         return OutputDigest(shape, 0.0, (), is_finite=False)
@@ -85,7 +88,9 @@ def output_error(computed: Computed | None, reference: Computed | None) -> float
 
     Of every output the larger of two figures counts: the largest difference of its kept numbers,
     over the largest of these in the reference; and the difference of the norms over the
-    reference's. The result is that of the output which is furthest off.
+    reference's. The result is that of the output which is furthest off; infinite where the program
+    computes what is no number. What differs between kept numbers and leaves the norm as it is, is
+    not seen.
 
     Args:
         computed: what the program computed; None where that is not known.
@@ -96,7 +101,10 @@ def output_error(computed: Computed | None, reference: Computed | None) -> float
     """
     for one, what in ((computed, "its"), (reference, "the reference's")):
         if one is None or not one.outputs:
-            raise InvalidInputError(f"{what} outputs are not known")
+            raise InvalidInputError(
+                f"{what} outputs are not known: an older agent measured it, or a runtime that "
+                "tells none; another --name measures anew"
+            )
     assert computed is not None
     assert reference is not None
     if computed.inputs != reference.inputs:
@@ -118,9 +126,10 @@ def _error(number: int, one: OutputDigest, reference: OutputDigest) -> float:
             f"output {number} has the shape {_in_words(one.shape)}, the reference's "
             f"{_in_words(reference.shape)}"
         )
-    for digest, whose in ((one, "its"), (reference, "the reference's")):
-        if not digest.is_finite:
-            raise InvalidInputError(f"{whose} output {number} holds what is no number")
+    if not reference.is_finite:
+        raise InvalidInputError(f"the reference's output {number} holds what is no number")
+    if not one.is_finite:
+        return math.inf
     if len(one.values) != len(reference.values):
         raise InvalidInputError(f"of output {number} other numbers were kept")
     pairs = list(zip(one.values, reference.values, strict=True))

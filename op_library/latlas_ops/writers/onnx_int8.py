@@ -66,6 +66,8 @@ def quantise_onnx(model: bytes, calibration: NDArray[Any], *, reduce_range: bool
         raise InvalidInputError(f"not an ONNX model that can be quantised: {error}") from error
     name, batch_shape = _input_of(prepared)
     batches = calibration_batches(calibration, batch_shape)
+    for index, node in enumerate(prepared.graph.node):
+        node.name = node.name or f"unnamed_{index}"  # those left in float are told by their names
     prepared.metadata_props.add(key=_PREPARED[0], value=_PREPARED[1])
     with tempfile.TemporaryDirectory(prefix="latlas-int8-") as folder:
         written = Path(folder) / "int8.onnx"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 import warnings
 from typing import Any
 
@@ -21,6 +22,7 @@ from latlas_ops.errors import InvalidInputError, MissingDependencyError
 from latlas_ops.writers.calibration import calibration_batches
 
 _THREADS = 4
+_QUIET = threading.Lock()
 
 
 def quantise_tflite(model: bytes, calibration: NDArray[Any]) -> bytes:
@@ -67,7 +69,8 @@ def quantise_tflite(model: bytes, calibration: NDArray[Any]) -> bytes:
     batches = calibration_batches(calibration, tuple(map(int, details[0]["shape"])))
     threads = min(_THREADS, os.cpu_count() or 1)
     # It writes progress bars to standard error and warns of what it does itself.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    # Both are of the whole process: one quantisation after the other.
+    with _QUIET, warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             job = quantizer.Quantizer(bytearray(model), recipe.static_wi8_ai8())
