@@ -101,11 +101,12 @@ def _choices(net: nn.Module) -> dict[str, dict[str, nn.Module]]:
 def _marker() -> Any:
     """The operator that stands for a choice: any tensors in, zeros of a shape out."""
     import torch
+    from torch import library
 
     def choose(tensors: list[torch.Tensor], index: int, shape: list[int]) -> torch.Tensor:
         return tensors[0].new_zeros(shape)
 
-    made = torch.library.custom_op(
+    made = library.custom_op(
         _MARKER,
         choose,
         mutates_args=(),

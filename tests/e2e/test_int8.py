@@ -29,6 +29,8 @@ pytestmark = [
 
 SPACE = get_space("nas-bench-201")
 START_S = 60.0
+MOST_MAPE = 0.3
+"""Far beyond what is measured in quiet; a busy machine is to pass as well."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_a_table_in_int8_predicts_whole_networks(lab: Lab) -> None:
         n_calibration_networks=8,
         n_validation_networks=12,
         min_occurrences=1,
-        sampling=Sampling(4, warmup_runs=1, min_runs=3, min_duration_ns=8_000_000),
+        sampling=Sampling(6, warmup_runs=2, min_runs=5, min_duration_ns=15_000_000),
     )
     *_, last = lab.watch("in-int8")
     assert last.state == "finished"
@@ -82,6 +84,8 @@ def test_a_table_in_int8_predicts_whole_networks(lab: Lab) -> None:
     assert info.calibrated
     assert info.validation is not None
     assert info.validation.n_networks == 12
+    assert info.validation.mape < MOST_MAPE
+    assert info.validation.spearman > 0.9
     table = lab.latency_model("table-int8")
     assert isinstance(table, LookupTable)
     assert table.target.precision == "int8"
