@@ -100,7 +100,6 @@ def _choices(net: nn.Module) -> dict[str, dict[str, nn.Module]]:
 @cache
 def _marker() -> Any:
     """The operator that stands for a choice: any tensors in, zeros of a shape out."""
-    import torch
     from torch import library
 
     def choose(tensors: list[torch.Tensor], index: int, shape: list[int]) -> torch.Tensor:
